@@ -1,0 +1,36 @@
+"""Positions in a run: channels and cursors."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class ChannelKind(IntEnum):
+    """Which text of a choice a channel carries."""
+
+    TEXT = 0
+    REASONING = 1
+    TOOL_CALL = 2
+
+
+class Channel(NamedTuple):
+    """One text of a run. Channels sort by choice, kind and index."""
+
+    choice: int = 0
+    kind: ChannelKind = ChannelKind.TEXT
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What a reader has consumed of a run.
+
+    `seq` is the highest number such that all events up to it are wholly consumed; `ahead` lists, sorted, the end offset
+    in UTF-8 bytes of each channel that was consumed beyond it.
+    """
+
+    seq: int = 0
+    ahead: tuple[tuple[Channel, int], ...] = ()
+
+
+START = Cursor()

@@ -1,0 +1,84 @@
+"""What an engine is given, and what it tells while it writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenwire.domain.cursor import Channel
+from tokenwire.domain.events import FinishReason, TokenLogprob
+from tokenwire.domain.request import Submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A rendered prompt. `text` and `token_ids` as far as the engine's means tell; `messages` remain in the submission.
+
+    `tokens` is the count, or None if it is not known before the engine has read it.
+    """
+
+    text: str | None = None
+    token_ids: tuple[int, ...] = ()
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt of a run."""
+
+    run_id: str
+    model: str
+    submission: Submission
+    prompt: Prompt
+
+
+@dataclass(slots=True, kw_only=True)
+class Piece:
+    """Text of one channel as the engine cut it; ids and log probabilities where it tells them.
+
+    `text` may be empty: the tokens then have no text of their own yet. `token_count` is None if the engine does not
+    tell how many tokens this is.
+    """
+
+    channel: Channel
+    text: str
+    token_ids: Sequence[int] = ()
+    token_count: int | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class CallHead:
+    """A tool call begins in this channel."""
+
+    channel: Channel
+    id: str
+    name: str
+
+
+@dataclass(slots=True, kw_only=True)
+class PromptRead:
+    """The prefill is done: the prompt's tokens, and how many of them were cached."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(slots=True, kw_only=True)
+class ChoiceDone:
+    """One choice ended."""
+
+    choice: int
+    finish_reason: FinishReason
+    matched_stop: str | int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """The engine's own final counts, over all choices; None where it does not tell."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+Generated = Piece | CallHead | PromptRead | ChoiceDone | Totals
