@@ -18,7 +18,8 @@ class Channel(NamedTuple):
 
     choice: int = 0
     kind: ChannelKind = ChannelKind.TEXT
-    index: int = 0
+    # Hides a tuple's own `index`, which nobody needs here; it is the contract's word.
+    index: int = 0  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

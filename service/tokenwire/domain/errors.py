@@ -78,7 +78,12 @@ class InvalidRequestError(TokenwireError):
     """The request breaks a rule; names the field."""
 
     def __init__(
-        self, field: str, description: str, *, reason: str = "INVALID_REQUEST", metadata: Mapping[str, str] | None = None
+        self,
+        field: str,
+        description: str,
+        *,
+        reason: str = "INVALID_REQUEST",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             Code.INVALID_ARGUMENT,

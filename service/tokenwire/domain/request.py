@@ -116,9 +116,13 @@ UNBUFFERED = Buffering()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How a reader wants its stream: the buffering by channel kind. A property of the view, never of the run."""
+    """How a reader wants its stream: the buffering by channel kind. A property of the view, never of the run.
+
+    `unknown` names fields that were set and that this version does not have.
+    """
 
     buffering: Mapping[ChannelKind, Buffering] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,110 @@
+"""Makes every object of a server, in the order of the way of a request."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentelemetry import trace
+
+from tokenwire.dispatch.dispatcher import Dispatcher, Patience
+from tokenwire.dispatch.fleet import Fleet
+from tokenwire.dispatch.runs import Lifetimes, Runs
+from tokenwire.domain.context import LOCAL_TENANT, Clock, RequestContext
+from tokenwire.engines.engine import Engine
+from tokenwire.engines.openai.adapter import OpenAIEngine
+from tokenwire.engines.scripted import ScriptedEngine
+from tokenwire.interceptors.interceptor import stacked
+from tokenwire.interceptors.stack import stack
+from tokenwire.journal.memory import MemoryJournal
+from tokenwire.rpc.events import encode
+from tokenwire.rpc.generate import ChatServicer, GenerateServicer
+from tokenwire.rpc.methods import endpoints
+from tokenwire.rpc.models import ModelServicer
+from tokenwire.rpc.reading import Reader
+from tokenwire.rpc.requests import delivery_of
+from tokenwire.rpc.runs import RunServicer
+from tokenwire.rpc.server_info import ServerServicer
+from tokenwire.rpc.status import encode_error
+from tokenwire.rpc.submission import Loading, Submitter
+from tokenwire.settings import EngineSettings, Settings
+from tokenwire.transport.grpc_aio import GrpcServer, server_options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """What a server holds."""
+
+    settings: Settings
+    fleet: Fleet
+    runs: Runs
+    transport: GrpcServer
+    clock: Clock
+
+
+def build(settings: Settings, engines: list[Engine] | None = None) -> App:
+    """Makes a server's objects. `engines` takes the place of those in the settings."""
+    clock = Clock(monotonic=time.monotonic, wall=time.time)
+
+    journal = MemoryJournal(settings.journal_max_bytes)
+    fleet = Fleet(
+        engines if engines is not None else [_engine(one, settings, clock) for one in settings.engines],
+        settings.default_model,
+    )
+    patience = Patience(first_token=settings.first_token_seconds, stall=settings.stall_seconds)
+    dispatcher = Dispatcher(fleet, journal, patience)
+    lifetimes = Lifetimes(
+        orphan_grace=settings.orphan_grace_seconds,
+        orphan_grace_max=settings.orphan_grace_max_seconds,
+        retention=settings.retention_seconds,
+        max_duration=settings.max_duration_seconds,
+        cancelled_ids=settings.cancelled_ids_max,
+    )
+    runs = Runs(dispatcher, journal, lifetimes, clock, new_id=lambda: f"run_{secrets.token_hex(12)}")
+
+    submitter = Submitter(fleet, runs, Loading(limit=settings.load_seconds))
+    reader = Reader(runs)
+    servicers = {
+        "tokenwire.v1.GenerateService": GenerateServicer(submitter, reader),
+        "tokenwire.v1.ChatService": ChatServicer(submitter, reader),
+        "tokenwire.v1.ModelService": ModelServicer(fleet, submitter),
+        "tokenwire.v1.RunService": RunServicer(runs, reader),
+        "tokenwire.v1.ServerService": ServerServicer(),
+    }
+
+    interceptors = stack(trace.get_tracer("tokenwire"), clock.monotonic, delivery_of)
+    transport = GrpcServer(
+        endpoints(servicers),
+        layered=lambda handler: stacked(handler, interceptors),
+        encode=encode,
+        encode_error=encode_error,
+        new_context=lambda: RequestContext(
+            rpc_id=secrets.token_hex(8), tenant=LOCAL_TENANT, received_at=clock.monotonic()
+        ),
+        options=server_options(settings.message_max_bytes),
+    )
+    return App(settings=settings, fleet=fleet, runs=runs, transport=transport, clock=clock)
+
+
+def _engine(chosen: EngineSettings, settings: Settings, clock: Clock) -> Engine:
+    match chosen.kind:
+        case "llamacpp":
+            cache = Path(settings.cache_dir)
+            return LlamaCppEngine(
+                name=chosen.name,
+                model_path=Path(settings.model_path) if settings.model_path else None,
+                cache_dir=cache,
+            )
+        case "scripted":
+            return ScriptedEngine(chosen.name, model=chosen.model or "scripted", seconds_per_token=0.05)
+        case _:
+            return OpenAIEngine(
+                name=chosen.name,
+                url=chosen.url,
+                model=chosen.model,
+                api_key=chosen.api_key.get_secret_value(),
+                connect_timeout=settings.connect_seconds,
+                reply_timeout=settings.reply_seconds,
+                check_interval=settings.engine_check_seconds,
+                clock=clock,
+            )

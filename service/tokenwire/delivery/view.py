@@ -1,0 +1,228 @@
+"""A reader's view of a run: what is new after its cursor, cut as it asked for."""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import replace
+
+from tokenwire.delivery.buffers import Buffer, NoBuffer, SizeBuffer, code_point_start
+from tokenwire.domain.cursor import START, ChannelKind, Cursor
+from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
+from tokenwire.domain.events import Delta, End, Envelope
+from tokenwire.domain.request import UNBUFFERED, BufferingMode, Delivery
+from tokenwire.journal.log import ChannelLog, RunLog
+
+# Larger messages cost memory at both ends, and slow readers hold several (docs/decisions/0003).
+MAX_TEXT_BYTES = 32 * 1024
+
+
+class _Position:
+    """How far a view is in one channel: `events` wholly consumed, `sent` bytes."""
+
+    __slots__ = ("buffer", "events", "log", "sent")
+
+    def __init__(self, log: ChannelLog, buffer: Buffer, events: int = 0, sent: int = 0) -> None:
+        self.log = log
+        self.buffer = buffer
+        self.events = events
+        self.sent = sent
+
+
+class View:
+    """Follows a run's journal from a cursor.
+
+    `take` returns all that can go out now; text that has gathered is merged into one message a channel. Between two
+    markers (events without text) channels are merged apart, so messages may overtake each other across channels; the
+    cursor of each message says exactly what was consumed with it.
+
+    Args:
+        log: the run's journal.
+        after: what the reader has consumed already.
+        delivery: how the text is cut.
+        token_ids: tell the tokens' ids.
+        full_text: repeat the channels' whole texts in `end`.
+
+    Raises InvalidRequestError if the cursor is past the run or inside a code point.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        after: Cursor = START,
+        delivery: Delivery | None = None,
+        *,
+        token_ids: bool = False,
+        full_text: bool = False,
+    ) -> None:
+        self._log = log
+        self._token_ids = token_ids
+        self._delivery = delivery or Delivery()
+        self._full_text = full_text
+        self._after = after
+        self._positions: list[_Position] = []
+        self._marker = bisect_right(log.markers, after.seq, key=lambda marked: marked.seq)
+        self.cursor = after
+        self.ended = False
+        self._seen = -1
+        _check(log, after)
+        self._open_channels()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something was appended since the last `take`."""
+        return self._seen != self._log.head or self._log.dropped
+
+    def take(self) -> list[Envelope]:
+        """Returns the messages that can go out now; empty if there is nothing, or only text that is held back."""
+        log = self._log
+        if log.dropped:
+            raise TokenwireError(
+                Code.OUT_OF_RANGE, "TEXT_DROPPED", "the text of this run was given up under memory pressure"
+            )
+        self._seen = log.head
+        out: list[Envelope] = []
+        if len(self._positions) != len(log.channels):
+            self._open_channels()
+        markers = log.markers
+        while self._marker < len(markers):
+            marked = markers[self._marker]
+            marker = marked.marker
+            is_end = isinstance(marker, End)
+            self._texts(out, marked.seq, everything=is_end)
+            self._marker += 1
+            if isinstance(marker, End):
+                self.ended = True
+                marker = self._shown(marker)
+            self.cursor = self._cursor()
+            out.append(Envelope(marker, self.cursor, marked.at_ms))
+        self._texts(out, None)
+        return out
+
+    def _texts(self, out: list[Envelope], before: int | None, *, everything: bool = False) -> None:
+        """Sends what the channels may send of the events numbered below `before`."""
+        for position in self._positions:
+            log = position.log
+            if before is None:
+                written = len(log.text)
+            else:
+                count = bisect_left(log.seqs, before, position.events)
+                written = log.ends[count - 1] if count else 0
+            if written <= position.sent:
+                continue
+            until = written if everything else position.buffer.cut(log.text, position.sent, written)
+            while position.sent < until:
+                stop = until
+                if stop - position.sent > MAX_TEXT_BYTES:
+                    stop = code_point_start(log.text, position.sent + MAX_TEXT_BYTES)
+                out.append(self._delta(position, stop))
+
+    def _delta(self, position: _Position, stop: int) -> Envelope:
+        log, first = position.log, position.events
+        text = log.text[position.sent : stop].decode()
+        count = bisect_right(log.ends, stop, first) if stop < log.ends[-1] else len(log.ends)
+        tokens = log.tokens
+        token_offset = tokens[first - 1] if first else 0
+        token_end = tokens[count - 1] if count else 0
+        ids = tuple(log.token_ids[token_offset:token_end]) if self._token_ids and log.ids_known else ()
+        logprobs = (
+            tuple(one for event in range(first, count) for one in log.logprobs.get(event, ())) if log.logprobs else ()
+        )
+        delta = Delta(
+            channel=log.channel,
+            text=text,
+            byte_offset=position.sent,
+            token_offset=token_offset,
+            token_count=token_end - token_offset,
+            token_ids=ids,
+            logprobs=logprobs,
+        )
+        # The message is as old as the event that holds its last byte.
+        at_ms = log.at_ms[bisect_left(log.ends, stop, first)]
+        position.sent, position.events = stop, count
+        self.cursor = self._cursor()
+        return Envelope(delta, self.cursor, at_ms)
+
+    def _cursor(self) -> Cursor:
+        log = self._log
+        open_from = log.head + 1
+        if self._marker < len(log.markers):
+            open_from = log.markers[self._marker].seq
+        for position in self._positions:
+            seqs = position.log.seqs
+            if position.events < len(seqs) and seqs[position.events] < open_from:
+                open_from = seqs[position.events]
+        seq = open_from - 1
+        if seq == log.head:
+            return Cursor(seq)
+        ahead = [
+            (position.log.channel, position.sent)
+            for position in self._positions
+            if position.sent > position.log.consumed_at(seq)[1]
+        ]
+        return Cursor(seq, tuple(sorted(ahead)))
+
+    def _open_channels(self) -> None:
+        """Takes up channels that were written to since the last look."""
+        ahead = dict(self._after.ahead)
+        for log in self._log.channels[len(self._positions) :]:
+            events, sent = log.consumed_at(self._after.seq)
+            further = ahead.get(log.channel, 0)
+            if further > sent:
+                sent = further
+                events = bisect_right(log.ends, sent)
+            self._positions.append(_Position(log, self._buffer(log.channel.kind), events, sent))
+
+    def _buffer(self, kind: ChannelKind) -> Buffer:
+        chosen = self._delivery.buffering
+        default = UNBUFFERED if kind is ChannelKind.TOOL_CALL else chosen.get(ChannelKind.TEXT, UNBUFFERED)
+        buffering = chosen.get(kind, default)
+        if buffering.mode is BufferingMode.SIZE:
+            return SizeBuffer(buffering.size or DEFAULT_SIZE)
+        return NoBuffer()
+
+    def _shown(self, end: End) -> End:
+        """Fills in what this reader asked for, and leaves out what it did not."""
+        if not self._token_ids:
+            end = replace(end, choices=tuple(replace(one, trailing_token_ids=()) for one in end.choices))
+        if self._full_text:
+            logs = [self._log.channel(one.channel) for one in end.channels]
+            end = replace(end, texts=tuple(log.text.decode() if log else "" for log in logs))
+        return end
+
+
+DEFAULT_SIZE = 64
+_MODES = (BufferingMode.NONE, BufferingMode.SIZE)
+
+
+def check_delivery(delivery: Delivery) -> None:
+    """Refuses what this version does not have, by name."""
+    for name in delivery.unknown:
+        raise InvalidRequestError(f"delivery.{name}", "is not in this version", reason="FEATURE_UNSUPPORTED")
+    for kind, buffering in delivery.buffering.items():
+        field = _FIELDS[kind]
+        if buffering.mode not in _MODES:
+            raise InvalidRequestError(
+                f"{field}.mode",
+                f"{buffering.mode.name} is not in this version; NONE and SIZE are",
+                reason="FEATURE_UNSUPPORTED",
+            )
+        if buffering.max_hold_ms:
+            raise InvalidRequestError(f"{field}.max_hold_ms", "is not in this version", reason="FEATURE_UNSUPPORTED")
+
+
+_FIELDS = {
+    ChannelKind.TEXT: "delivery.buffering",
+    ChannelKind.REASONING: "delivery.reasoning_buffering",
+    ChannelKind.TOOL_CALL: "delivery.tool_call_buffering",
+}
+
+
+def _check(log: RunLog, after: Cursor) -> None:
+    if log.dropped:
+        return
+    if after.seq > log.head:
+        raise InvalidRequestError("after.seq", "is past the run", reason="CURSOR_AHEAD")
+    for channel, offset in after.ahead:
+        channel_log = log.channel(channel)
+        if channel_log is None or offset > len(channel_log.text):
+            raise InvalidRequestError("after.ahead.byte_offset", "is past the run", reason="CURSOR_AHEAD")
+        if not channel_log.is_boundary(offset):
+            raise InvalidRequestError("after.ahead.byte_offset", "is inside a character", reason="CURSOR_INVALID")

@@ -1,0 +1,1 @@
+"""Runs and engines: which run there is, and who writes it."""

@@ -1,0 +1,98 @@
+"""The engines of this process, and which of them answers for a model."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+
+from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
+from tokenwire.engines.engine import Engine
+from tokenwire.engines.status import EngineState
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The engine that answers, and the model's name there."""
+
+    engine: Engine
+    model: str
+
+
+class Fleet:
+    """All engines, in the order of the settings; the first model of the first engine is the default one.
+
+    Args:
+        engines: the engines.
+        default_model: the model of requests that name none; empty: the first there is.
+    """
+
+    def __init__(self, engines: Sequence[Engine], default_model: str = "") -> None:
+        self.engines = tuple(engines)
+        self._default_model = default_model
+        self._running: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        """Begins to bring every engine up."""
+        for engine in self.engines:
+            await engine.start()
+
+    async def close(self) -> None:
+        """Stops every engine."""
+        async with AsyncExitStack() as stack:
+            for engine in self.engines:
+                stack.push_async_callback(engine.close)
+
+    @property
+    def default_model(self) -> str:
+        """The model of requests that name none; empty while no engine has told its models."""
+        return self._default_model or next(iter(self.models()), "")
+
+    def models(self) -> dict[str, list[Engine]]:
+        """Returns the engines of each model, in the order of the settings."""
+        models: dict[str, list[Engine]] = {}
+        for engine in self.engines:
+            for model in engine.status.models:
+                models.setdefault(model.name, []).append(engine)
+        return models
+
+    async def route(self, model: str) -> Route:
+        """Chooses among the engines that have the model: ready ones before others, then the least busy.
+
+        Raises NotFoundError with the names that exist, or UNAVAILABLE if no engine has told its models.
+        """
+        found = self._choose(model)
+        if found is None:
+            # An engine may have come up, or got a model, since it was last asked.
+            for engine in self.engines:
+                await engine.check()
+            found = self._choose(model)
+        if found is not None:
+            return found
+        names = list(self.models())
+        if not names or (not model and self._default_model):
+            raise TokenwireError(
+                Code.UNAVAILABLE, "ENGINE_UNREACHABLE", "no engine can be reached", retryable=True, retry_after=1.0
+            )
+        raise NotFoundError("model", model, f"the model does not exist; there is {', '.join(sorted(names)[:20])}")
+
+    def engine_named(self, name: str) -> Engine | None:
+        """Returns the engine of this name."""
+        return next((engine for engine in self.engines if engine.name == name), None)
+
+    @contextmanager
+    def running(self, engine: Engine) -> Iterator[None]:
+        """Counts a run on an engine."""
+        self._running[engine.name] += 1
+        try:
+            yield
+        finally:
+            self._running[engine.name] -= 1
+
+    def _choose(self, model: str) -> Route | None:
+        name = model or self.default_model
+        engines = self.models().get(name)
+        if not engines:
+            return None
+        ranks = {EngineState.READY: 0, EngineState.LOADING: 1, EngineState.UNAVAILABLE: 2}
+        best = min(engines, key=lambda engine: (ranks[engine.status.state], self._running[engine.name]))
+        return Route(best, name)

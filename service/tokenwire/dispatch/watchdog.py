@@ -1,0 +1,62 @@
+"""Notices silence, at the cost of one comparison a read."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tokenwire.domain.errors import TokenwireError
+
+
+class Watchdog:
+    """Cancels the task inside it when it was not fed in time, and raises an error instead of the cancellation.
+
+    One timer for the whole attempt: feeding moves a deadline, and the timer looks at it when it fires.
+    """
+
+    def __init__(self, seconds: float, error: Callable[[], TokenwireError]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._error = error
+        self._expired = False
+        self._task: asyncio.Task[object] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch_for(self, seconds: float, error: Callable[[], TokenwireError]) -> None:
+        """From now on allows so many seconds of silence, and fails with this error."""
+        self._seconds, self._error = seconds, error
+        self.feed()
+        self._arm()
+
+    def feed(self) -> None:
+        """Says that something came."""
+        self._deadline = self._loop.time() + self._seconds
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self.feed()
+        self._arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # Others may have cancelled the task as well; then it is theirs.
+        ours = self._expired and self._task is not None and self._task.uncancel() == 0
+        if ours and isinstance(error, asyncio.CancelledError):
+            raise self._error() from error
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+        elif self._task is not None:
+            self._expired = True
+            self._task.cancel()

@@ -1,0 +1,119 @@
+"""Writes what an engine tells into a run's journal."""
+
+from collections.abc import Callable, Sequence
+
+from tokenwire.domain.cursor import Channel
+from tokenwire.domain.events import ChoiceEnd, FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
+from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.engines.failure import garbled
+from tokenwire.journal.log import RunLog
+
+
+class _Held:
+    """Tokens without text, until their channel's next text."""
+
+    __slots__ = ("count", "ids", "logprobs")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.count = 0
+        self.logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Writer:
+    """The one writer of a run: engine output in, canonical events out.
+
+    Args:
+        log: the run's journal.
+        elapsed_ms: milliseconds since the run's `start`.
+        choices: how many choices the run has.
+        max_tokens: tokens a choice may have; an engine that writes more is cut there.
+    """
+
+    def __init__(self, log: RunLog, elapsed_ms: Callable[[], int], choices: int, max_tokens: int | None) -> None:
+        self.log = log
+        self.overrun = False
+        self._choices = choices
+        self._max_tokens = max_tokens
+        self._written: dict[int, int] = {}
+        self.ends: dict[int, ChoiceEnd] = {}
+        self.prompt = PromptRead(prompt_tokens=0, cached_tokens=0)
+        self.totals = Totals()
+        self.wrote_text = False
+        self._elapsed_ms = elapsed_ms
+        self._held: dict[Channel, _Held] = {}
+
+    def write(self, batch: Sequence[Generated], attempt: int) -> None:
+        """Appends one read of an engine, then wakes the readers once."""
+        now = self._elapsed_ms()
+        for item in batch:
+            if type(item) is Piece:
+                self._piece(item, now)
+            elif isinstance(item, CallHead):
+                self.log.append(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
+            elif isinstance(item, PromptRead):
+                self.prompt = item
+                self.log.append(UsageUpdate(attempt=attempt, usage=self.usage()), now)
+            elif isinstance(item, ChoiceDone):
+                self.finish(item.choice, item.finish_reason, item.matched_stop)
+            elif isinstance(item, Totals):
+                self.totals = item
+        self.log.wake()
+
+    def finish(self, choice: int, reason: FinishReason, matched_stop: str | int | None = None) -> None:
+        """Notes how a choice ended. What it says of a choice first, counts."""
+        if choice in self.ends:
+            return
+        trailing = self._held.get(Channel(choice))
+        self.ends[choice] = ChoiceEnd(
+            choice=choice,
+            finish_reason=reason,
+            matched_stop=matched_stop,
+            trailing_token_ids=tuple(trailing.ids) if trailing else (),
+        )
+
+    def usage(self) -> Usage:
+        """Returns the counts so far: the engine's own where it told them, else what was written."""
+        totals, prompt = self.totals, self.prompt
+        written = sum(log.tokens[-1] for log in self.log.channels) + sum(held.count for held in self._held.values())
+        output = written if totals.output_tokens is None else totals.output_tokens
+        return Usage(
+            prompt_tokens=prompt.prompt_tokens if totals.prompt_tokens is None else totals.prompt_tokens,
+            cached_tokens=prompt.cached_tokens if totals.cached_tokens is None else totals.cached_tokens,
+            output_tokens=output,
+            reasoning_tokens=totals.reasoning_tokens or 0,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether every choice has ended."""
+        return len(self.ends) == self._choices
+
+    def _piece(self, piece: Piece, now: int) -> None:
+        choice = piece.channel.choice
+        if choice in self.ends and self.overrun:
+            return
+        if choice in self.ends or choice >= self._choices:
+            raise garbled()
+        ids: Sequence[int] = piece.token_ids
+        count = len(ids) if piece.token_count is None else piece.token_count
+        if self._max_tokens is not None:
+            written = self._written[choice] = self._written.get(choice, 0) + count
+            if written > self._max_tokens:
+                self.overrun = True
+                self.finish(choice, FinishReason.LENGTH)
+                return
+        logprobs = piece.logprobs
+        held = self._held.get(piece.channel)
+        if not piece.text:
+            if held is None:
+                held = self._held[piece.channel] = _Held()
+            held.ids.extend(ids)
+            held.count += count
+            held.logprobs += logprobs
+            return
+        if held is not None:
+            ids, count, logprobs = [*held.ids, *ids], held.count + count, held.logprobs + logprobs
+            del self._held[piece.channel]
+        self.wrote_text = True
+        self.log.append_text(piece.channel, piece.text, now, ids, count, logprobs)

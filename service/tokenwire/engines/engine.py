@@ -1,0 +1,81 @@
+"""What every engine offers."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.request import Message
+from tokenwire.engines.status import Status
+
+
+class Support(IntEnum):
+    """How a request field reaches an engine; numbers as in model.proto."""
+
+    NATIVE = 1
+    TRANSLATED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token's id, and its text as far as it is text on its own."""
+
+    id: int
+    text: str
+
+
+class Tokenizer(Protocol):
+    """An engine's own means to turn messages and text into tokens."""
+
+    async def template(self, messages: Sequence[Message]) -> str:
+        """Returns the prompt text of a chat, ready for the assistant's answer."""
+        ...
+
+    async def tokenize(self, text: str) -> tuple[Token, ...]:
+        """Returns the tokens of a prompt text; special tokens in it are taken as such."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Returns the text of tokens."""
+        ...
+
+
+class Engine(Protocol):
+    """One engine, for the life of the process.
+
+    Attributes:
+        name: its name in the settings; unique.
+        kind: the adapter's kind, such as llamacpp.
+        fields: the request fields it takes, by path; a request that sets another one is refused by name.
+        status: whether it answers, and its models.
+        tokenizer: its means to render a prompt, or None: prompts are then sent as they came.
+        default_max_tokens: what an unset `stopping.max_tokens` means, or None: as the engine does.
+    """
+
+    name: str
+    kind: str
+    fields: Mapping[str, Support]
+    status: Status
+    tokenizer: Tokenizer | None
+    default_max_tokens: int | None
+
+    async def start(self) -> None:
+        """Begins to bring the engine up, without waiting for it."""
+        ...
+
+    async def check(self) -> None:
+        """Asks the engine once whether it answers and for its models, and brings `status` up to date."""
+        ...
+
+    async def close(self) -> None:
+        """Stops all that `start` began and closes every connection."""
+        ...
+
+    def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+        """Yields what the engine writes, one list a read.
+
+        Ends normally only when the engine's own terminator came and every choice is done. Closing the generator stops
+        the engine's work. Raises EngineError with the code that fits before the first text.
+        """
+        ...

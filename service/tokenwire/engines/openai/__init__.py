@@ -1,0 +1,1 @@
+"""Any server that speaks OpenAI's HTTP API: vLLM, SGLang, llama.cpp's and Ollama's /v1."""

@@ -1,0 +1,56 @@
+"""Parses the request and holds it to the rules in the .proto files."""
+
+from typing import Any
+
+import protovalidate
+
+from tokenwire.domain.errors import Code, TokenwireError, Violation
+from tokenwire.transport.call import Call, Handler, Kind
+
+# Details travel in trailers, which clients refuse beyond 8 KiB.
+MAX_VIOLATIONS = 20
+
+
+class Validation:
+    """Hands on a message that parses and keeps every rule."""
+
+    async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
+        """Serves the call."""
+        if call.kind in (Kind.CLIENT_STREAM, Kind.BIDI):
+            return await proceed(request, call)
+        try:
+            message = call.parse(request)
+        except ValueError as error:
+            raise TokenwireError(
+                Code.INTERNAL, "MALFORMED_REQUEST", "the request is not a message of this method"
+            ) from error
+        violations = protovalidate.collect_violations(message)
+        if violations:
+            raise _refusal([_violation(one) for one in violations[:MAX_VIOLATIONS]], len(violations))
+        return await proceed(message, call)
+
+
+def _refusal(violations: list[Violation], count: int) -> TokenwireError:
+    first = violations[0]
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return TokenwireError(
+        Code.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        f"{first.field}: {first.description}{more}" if first.field else f"{first.description}{more}",
+        violations=tuple(violations),
+    )
+
+
+def _violation(violation: protovalidate.Violation) -> Violation:
+    proto = violation.proto
+    parts: list[str] = []
+    for element in proto.field.elements if proto.field else ():
+        parts.append(element.field_name)
+        subscript = element.subscript
+        if subscript is not None and isinstance(subscript.value, int) and not isinstance(subscript.value, bool):
+            parts[-1] += f"[{subscript.value}]"
+    field, text = ".".join(parts), proto.message
+    if not field and ": " in text:
+        # A rule over several fields names its field in its message.
+        field, text = text.split(": ", 1)
+    return Violation(field=field[:200], description=text[:200])

@@ -1,0 +1,1 @@
+"""The journal: an append-only list of canonical events for each run."""

@@ -1,0 +1,152 @@
+"""One run's journal, in memory: markers by number, text by channel."""
+
+import asyncio
+import hashlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenwire.domain.cursor import Channel, Cursor
+from tokenwire.domain.events import ChannelEnd, End, Marker, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A marker, its number, and when it was written in milliseconds since `start`."""
+
+    seq: int
+    at_ms: int
+    marker: Marker
+
+
+class ChannelLog:
+    """The text of one channel: one growing byte string, and an index of the events that wrote it.
+
+    Event i of the channel has the number `seqs[i]`, was written at `at_ms[i]`, and ends at byte `ends[i]` and after
+    `tokens[i]` tokens. `token_ids` holds the ids of all tokens, as long as the engine tells each one.
+    """
+
+    __slots__ = ("at_ms", "channel", "ends", "ids_known", "logprobs", "seqs", "text", "token_ids", "tokens")
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.text = bytearray()
+        self.seqs = array("I")
+        self.ends = array("I")
+        self.tokens = array("I")
+        self.at_ms = array("I")
+        self.token_ids = array("I")
+        self.ids_known = True
+        self.logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
+
+    def consumed_at(self, seq: int) -> tuple[int, int]:
+        """Returns how many events have numbers up to `seq`, and the byte at which the last of them ends."""
+        count = bisect_right(self.seqs, seq)
+        return count, self.ends[count - 1] if count else 0
+
+    def is_boundary(self, offset: int) -> bool:
+        """Whether `offset` lies between two code points, not inside one."""
+        return offset == len(self.text) or (offset < len(self.text) and self.text[offset] & 0xC0 != 0x80)
+
+
+class RunLog:
+    """A run's journal. One writer; any number of readers, which see an event only after it was appended."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self.markers: list[Marked] = []
+        self.channels: list[ChannelLog] = []
+        self.dropped = False
+        # Bytes of memory held, roughly.
+        self.size = 512
+        self._by_channel: dict[Channel, ChannelLog] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def end(self) -> End | None:
+        """The `end` event, once the run has ended."""
+        last = self.markers[-1].marker if self.markers else None
+        return last if isinstance(last, End) else None
+
+    def append(self, marker: Marker, at_ms: int) -> None:
+        """Appends an event without text."""
+        assert self.end is None, "nothing follows the end of a run"
+        self.head += 1
+        self.markers.append(Marked(self.head, at_ms, marker))
+        self.size += 256
+        self.wake()
+
+    def append_text(
+        self,
+        channel: Channel,
+        text: str,
+        at_ms: int,
+        token_ids: Sequence[int] = (),
+        token_count: int = 0,
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> None:
+        """Appends text to a channel, without waking the readers: the writer does so once for all it has."""
+        log = self._by_channel.get(channel) or self._open(channel)
+        self.head += 1
+        data = text.encode()
+        log.text += data
+        self.size += len(data) + 16 + 4 * token_count + 200 * len(logprobs)
+        log.seqs.append(self.head)
+        log.ends.append(len(log.text))
+        log.tokens.append((log.tokens[-1] if log.tokens else 0) + token_count)
+        log.at_ms.append(at_ms)
+        if len(token_ids) == token_count:
+            log.token_ids.extend(token_ids)
+        else:
+            log.ids_known = False
+        if logprobs:
+            log.logprobs[len(log.seqs) - 1] = logprobs
+
+    def channel(self, channel: Channel) -> ChannelLog | None:
+        """Returns a channel's log, or None if nothing was written to it."""
+        return self._by_channel.get(channel)
+
+    def wake(self) -> None:
+        """Wakes the readers that wait."""
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def changed(self) -> None:
+        """Waits until something is appended, or the text is dropped."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def channel_ends(self) -> tuple[ChannelEnd, ...]:
+        """Returns each channel's length and SHA-256, sorted by channel."""
+        return tuple(
+            ChannelEnd(
+                channel=log.channel,
+                bytes=len(log.text),
+                tokens=log.tokens[-1],
+                sha256=hashlib.sha256(log.text).hexdigest(),
+            )
+            for log in sorted(self.channels, key=lambda log: log.channel)
+        )
+
+    @property
+    def head_cursor(self) -> Cursor:
+        """The cursor of a reader that has consumed everything."""
+        return Cursor(self.head)
+
+    def drop(self) -> None:
+        """Gives the text up; only the markers stay."""
+        self.dropped = True
+        self.channels = []
+        self._by_channel = {}
+        self.size = 512 + 256 * len(self.markers)
+        self.wake()
+
+    def _open(self, channel: Channel) -> ChannelLog:
+        log = self._by_channel[channel] = ChannelLog(channel)
+        self.channels.append(log)
+        return log

@@ -1,0 +1,1 @@
+"""Prompt text and token ids from a request, by the engine's own means."""

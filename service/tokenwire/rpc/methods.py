@@ -1,0 +1,63 @@
+"""The methods that the servicers offer, from the descriptors: a method without a servicer is an error at start."""
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError
+
+from tokenwire.transport.call import Endpoint, Kind
+from tokenwire.v1 import (
+    chat_service_pb2,
+    generate_service_pb2,
+    model_service_pb2,
+    run_service_pb2,
+    server_service_pb2,
+)
+
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (generate_service_pb2, "GenerateService"),
+        (chat_service_pb2, "ChatService"),
+        (model_service_pb2, "ModelService"),
+        (run_service_pb2, "RunService"),
+        (server_service_pb2, "ServerService"),
+    )
+)
+
+
+def endpoints(servicers: dict[str, object]) -> list[Endpoint]:
+    """Returns the endpoints of all services; `servicers` by the service's full name."""
+    return [
+        Endpoint(
+            method=f"/{service.full_name}/{method.name}",
+            kind=Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY,
+            parse=_parser(message_factory.GetMessageClass(method.input_type)),
+            handler=getattr(servicers[service.full_name], method.name),
+        )
+        for service in SERVICES
+        for method in service.methods
+    ]
+
+
+def reflection_pool() -> descriptor_pool.DescriptorPool:
+    """Returns the whole descriptors, validation rules included, in a pool of their own."""
+    pool = descriptor_pool.DescriptorPool()
+    data = resources.files("tokenwire.v1").joinpath("descriptors.binpb").read_bytes()
+    for file in FileDescriptorSet.FromString(data).file:
+        pool.Add(file)
+    return pool
+
+
+def _parser(message: Any) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return message.FromString(data)
+        except DecodeError as error:
+            raise ValueError("not a message of this method") from error
+
+    return parse

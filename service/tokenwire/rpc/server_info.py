@@ -1,0 +1,26 @@
+"""ServerService."""
+
+from tokenwire import __version__
+from tokenwire.transport.call import Call
+from tokenwire.v1 import server_service_pb2
+
+API_REVISION = 1
+FEATURES = (
+    "delivery.none",
+    "delivery.size",
+    "journal.memory",
+    "run.attach",
+    "run.cancel_in_advance",
+    "run.detached",
+    "run.orphan_grace",
+)
+
+
+class ServerServicer:
+    """Tells of the server."""
+
+    async def GetServerInfo(
+        self, request: server_service_pb2.GetServerInfoRequest, call: Call
+    ) -> server_service_pb2.ServerInfo:
+        """Tells the server's version and what it can do."""
+        return server_service_pb2.ServerInfo(version=__version__, api_revision=API_REVISION, features=FEATURES)

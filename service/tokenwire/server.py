@@ -1,0 +1,91 @@
+"""The life of a process: bring up, serve, drain, stop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from tokenwire.app import App
+from tokenwire.engines.status import EngineState
+from tokenwire.rpc.methods import SERVICES, reflection_pool
+from tokenwire.transport.health import Health
+from tokenwire.transport.reflection import enable_reflection
+
+_log = structlog.get_logger()
+
+# What views need to write the last events of runs that were ended, once the drain is over.
+FLUSH_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncIterator[int]:
+    """Serves while the block runs, and yields the port. Leaving drains: no new runs, then the running ones' time."""
+    health = Health(app.transport)
+    if app.settings.reflection:
+        enable_reflection(app.transport, [service.full_name for service in SERVICES], reflection_pool())
+    dirty = asyncio.Event()
+    dirty.set()
+    for engine in app.fleet.engines:
+        engine.status.watch(dirty.set)
+    port = await app.transport.start(app.settings.listen)
+    try:
+        await app.fleet.start()
+        watcher = asyncio.create_task(_tell_health(app, health, dirty), name="health")
+        try:
+            yield port
+        finally:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+            await health.shut_down()
+            await app.runs.drain(app.settings.drain_seconds)
+            await app.transport.stop(FLUSH_SECONDS)
+    finally:
+        await app.transport.stop(0)
+        app.runs.close()
+        await app.fleet.close()
+
+
+async def run(app: App, announce: Callable[[int], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal stops at once. `announce` is told the port."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            _log.warning("stopping at once")
+            task.cancel()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with serving(app) as port:
+            announce(port)
+            await asked.wait()
+            _log.info("draining", seconds=app.settings.drain_seconds)
+    except asyncio.CancelledError:
+        # Ours, by the second signal: the process ends now.
+        if not asked.is_set():
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _tell_health(app: App, health: Health, dirty: asyncio.Event) -> None:
+    """Keeps what probes see up to date with the engines."""
+    generating = {"tokenwire.v1.GenerateService", "tokenwire.v1.ChatService"}
+    while True:
+        await dirty.wait()
+        dirty.clear()
+        states = {engine.name: engine.status.state for engine in app.fleet.engines}
+        # Calls wait for a model that is being loaded, so that counts as serving.
+        able = any(state is not EngineState.UNAVAILABLE for state in states.values())
+        serving = {"": True}
+        serving |= {one.full_name: able or one.full_name not in generating for one in SERVICES}
+        serving |= {f"engine:{name}": state is EngineState.READY for name, state in states.items()}
+        await health.set(serving)

@@ -1,0 +1,236 @@
+"""Every setting of tokenwire, with its default."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+
+from tokenwire.settings.address import is_loopback, split_listen
+from tokenwire.settings.engine import EngineSettings
+from tokenwire.settings.kinds import (
+    Engines,
+    FilePath,
+    FolderPath,
+    JournalKind,
+    ListenAddress,
+    LogFormat,
+    LogLevel,
+    Seconds,
+    SecondsOrNone,
+    Url,
+)
+from tokenwire.settings.layers import gather
+from tokenwire.settings.problems import Given, SettingsError, conflict, explain
+from tokenwire.settings.rows import SettingRow, shown
+from tokenwire.settings.wording import Wording, told
+
+
+class Settings(BaseModel, frozen=True):
+    """The settings of one process; frozen, checked when made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, validate_default=True)
+
+    listen: Annotated[
+        ListenAddress,
+        Field(description="The address to serve gRPC on: host:port or [::1]:port; port 0 takes a free one."),
+    ] = "127.0.0.1:50051"
+    insecure: Annotated[
+        bool,
+        Field(
+            description="Allows a listen address that other machines can reach, "
+            "which anybody may then use until TLS and authentication come."
+        ),
+    ] = False
+    reflection: Annotated[
+        bool, Field(description="Serves gRPC reflection, so that grpcurl and its like need no .proto files.")
+    ] = True
+    message_max_bytes: Annotated[
+        int, Field(gt=0, le=2**31 - 1, description="The size of the largest gRPC request or response, in bytes.")
+    ] = 4_194_304
+
+    default_model: Annotated[
+        str,
+        Field(description="The model of a request that names none."),
+        Wording(default="the first model of the first engine"),
+    ] = ""
+    engines: Annotated[
+        Engines,
+        Field(
+            description="The engines, in order of preference: as a flag, once for each, scripted, llamacpp, openai=URL "
+            "or NAME:openai=URL; as a variable, a JSON list; in the file, [[engines]] tables.",
+        ),
+        Wording(default="one embedded llama.cpp"),
+    ] = (EngineSettings(name="embedded", kind="llamacpp"),)
+
+    model_path: Annotated[
+        FilePath,
+        Field(description="The GGUF file of the embedded engine."),
+        Wording(default="the bundled SmolLM2-135M-Instruct"),
+    ] = ""
+    cache_dir: Annotated[
+        FolderPath,
+        Field(description="The folder where fetched models are kept."),
+        Wording(default="the user's cache folder"),
+    ] = Field(default_factory=lambda: platformdirs.user_cache_path("tokenwire", appauthor=False))
+    slots: Annotated[
+        int, Field(gt=0, le=1024, description="How many requests the embedded engine answers at the same time.")
+    ] = 8
+    context_per_slot: Annotated[
+        int,
+        Field(
+            gt=0, le=2**20, description="How many tokens of prompt and answer fit in one slot of the embedded engine."
+        ),
+    ] = 2048
+    threads: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1024,
+            description="The threads of the embedded engine; 0 means as many as there are cores, at most 4.",
+        ),
+    ] = 0
+
+    connect_seconds: Annotated[
+        Seconds, Field(description="How long a connection to an engine may take, in seconds.")
+    ] = 5
+    reply_seconds: Annotated[
+        Seconds, Field(description="How long an engine may take for a reply that is not a stream, in seconds.")
+    ] = 30
+    first_token_seconds: Annotated[
+        Seconds, Field(description="How long an engine may take for the first token of a run, in seconds.")
+    ] = 120
+    stall_seconds: Annotated[
+        Seconds, Field(description="How long an engine may be silent between two tokens of a run, in seconds.")
+    ] = 30
+    max_duration_seconds: Annotated[Seconds, Field(description="How long a run may take in all, in seconds.")] = 3600
+    load_seconds: Annotated[
+        Seconds, Field(description="How long a call waits for a model that is still loading, in seconds.")
+    ] = 600
+    engine_check_seconds: Annotated[
+        Seconds, Field(description="The time between two checks of an engine's health, in seconds.")
+    ] = 5
+    engine_restart_min_seconds: Annotated[
+        Seconds,
+        Field(description="The wait before the first restart of a failed embedded engine, in seconds; it then grows."),
+    ] = 0.5
+    engine_restart_max_seconds: Annotated[
+        Seconds, Field(description="The longest wait before a restart of a failed embedded engine, in seconds.")
+    ] = 30
+
+    orphan_grace_seconds: Annotated[
+        SecondsOrNone,
+        Field(description="How long a run without a reader goes on if its request does not say, in seconds."),
+    ] = 0
+    orphan_grace_max_seconds: Annotated[
+        SecondsOrNone,
+        Field(description="The longest time without a reader that a request may ask for, in seconds."),
+    ] = 300
+    retention_seconds: Annotated[
+        SecondsOrNone, Field(description="How long a finished run can still be read, in seconds.")
+    ] = 300
+    cancelled_ids_max: Annotated[
+        int, Field(ge=0, description="How many request ids are kept that were cancelled before their request came.")
+    ] = 1000
+    journal: Annotated[JournalKind, Field(description="Where runs are written; only memory as yet.")] = "memory"
+    journal_max_bytes: Annotated[int, Field(gt=0, description="The size of all journals together, in bytes.")] = (
+        268_435_456
+    )
+
+    drain_seconds: Annotated[
+        SecondsOrNone, Field(description="How long a stopping server lets its runs go on, in seconds.")
+    ] = 30
+    log_level: Annotated[LogLevel, Field(description="The least important messages that are logged.")] = "info"
+    log_format: Annotated[
+        LogFormat,
+        Field(description="How logs are written; auto means console on a terminal and json elsewhere."),
+    ] = "auto"
+    otel_endpoint: Annotated[
+        Url,
+        Field(description="The OTLP/HTTP endpoint for traces and metrics; OTEL_EXPORTER_OTLP_ENDPOINT is read too."),
+        Wording(default="no export"),
+    ] = ""
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def load(cls, flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Self:
+        """Returns the settings that all sources give together; raises SettingsError with every problem at once.
+
+        Args:
+            flags: by field name, and `config`; None or an empty list means that a flag was not given.
+            environ: the variables of the process.
+            cwd: the folder where the service starts.
+        """
+        given, problems = gather(flags, environ, cwd, cls.model_fields)
+        try:
+            settings = cls.model_validate({name: found.value for name, found in given.items()}, context=given)
+        except ValidationError as error:
+            problems += explain(error, given, cls)
+        else:
+            if not problems:
+                return settings
+        # Raised down here so that no traceback leads to the validation and its input.
+        raise SettingsError(problems)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The source of each setting, and of each engine under `engines.NAME`."""
+        return MappingProxyType(self._sources)
+
+    def rows(self) -> list[SettingRow]:
+        """Returns each setting as it is shown, secrets hidden; engines one by one."""
+        rows = []
+        for name in type(self).model_fields:
+            if name == "engines":
+                shown_engines = ((f"engines.{engine.name}", engine) for engine in self.engines)
+                rows += [SettingRow(key, shown(engine), self._sources[key]) for key, engine in shown_engines]
+            else:
+                rows.append(SettingRow(name, shown(getattr(self, name)), self._sources[name]))
+        return rows
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Notes where each value came from."""
+        # Settings made without `load` were given by the code that made them, which is what tests do.
+        given: Mapping[str, Given] = context or {name: Given(None, "code") for name in self.model_fields_set}
+        for name in type(self).model_fields:
+            self._sources[name] = given[name].source if name in given else "default"
+        entries = given["engines"].entries if "engines" in given else ()
+        for number, engine in enumerate(self.engines):
+            self._sources[f"engines.{engine.name}"] = entries[number] if entries else self._sources["engines"]
+
+    @field_validator("insecure")
+    @classmethod
+    def _allows_the_address(cls, insecure: bool, info: ValidationInfo) -> bool:
+        listen = info.data.get("listen")
+        if listen and not insecure and not is_loopback(split_listen(listen)[0]):
+            raise conflict(
+                "listen",
+                "insecure",
+                "wants a loopback address unless insecure is true: until TLS and authentication come, anybody who "
+                "reaches another address can use it",
+            )
+        return insecure
+
+    @field_validator("engines")
+    @classmethod
+    def _has_unique_names(cls, engines: tuple[EngineSettings, ...]) -> tuple[EngineSettings, ...]:
+        names = [engine.name for engine in engines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise told(f"wants a name of its own for each engine, such as NAME:openai=URL; twice: {', '.join(twice)}")
+        return engines
+
+    @field_validator("engine_restart_max_seconds", "orphan_grace_max_seconds")
+    @classmethod
+    def _is_not_below(cls, most: float, info: ValidationInfo) -> float:
+        name = str(info.field_name)
+        other = {
+            "engine_restart_max_seconds": "engine_restart_min_seconds",
+            "orphan_grace_max_seconds": "orphan_grace_seconds",
+        }[name]
+        if info.data.get(other, most) > most:
+            raise conflict(other, name, f"wants a number of seconds of at most {name}")
+        return most

@@ -1,0 +1,1 @@
+"""Names and instruments of logs, traces and metrics, in one place."""

@@ -1,0 +1,274 @@
+"""Fits `Call` to grpc.aio. The one file that imports it.
+
+How grpc.aio 1.85 behaves where its documentation is silent is pinned by tests/wire.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from inspect import isasyncgen
+from typing import Any, TypeAlias
+
+import grpc
+from grpc import aio
+
+from tokenwire.domain.context import RequestContext
+from tokenwire.domain.errors import Code, TokenwireError
+from tokenwire.domain.request import Delivery
+from tokenwire.transport.call import AbortedError, ClientGoneError, Endpoint, Handler, Kind
+
+# What a client can hold of a status message and its details; more is refused by HTTP/2 header limits.
+MAX_MESSAGE_CHARS = 500
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Subscripted in the type stubs alone.
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+
+_KINDS = {
+    (False, False): Kind.UNARY,
+    (False, True): Kind.SERVER_STREAM,
+    (True, False): Kind.CLIENT_STREAM,
+    (True, True): Kind.BIDI,
+}
+
+
+def server_options(message_max_bytes: int) -> list[tuple[str, int]]:
+    """Returns the channel options of a server (measured: tests/wire/test_keepalive.py)."""
+    return [
+        ("grpc.max_receive_message_length", message_max_bytes),
+        ("grpc.max_send_message_length", message_max_bytes),
+        ("grpc.max_metadata_size", 8192),
+        ("grpc.absolute_max_metadata_size", 16384),
+        # A lower bound leaves further streams of one channel hanging without a word.
+        ("grpc.max_concurrent_streams", 4096),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        # The bound that counts: without it a frozen client is noticed after a minute.
+        ("grpc.http2.ping_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # Clients may ping often during a long prefill; the option with `recv` in its name has no effect.
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ]
+
+
+class GrpcCall:
+    """One RPC on grpc.aio."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        method: str,
+        kind: Kind,
+        parse: Callable[[bytes], Any],
+        request_context: RequestContext,
+        encode: Callable[[object], bytes],
+    ) -> None:
+        self.method = method
+        self.kind = kind
+        self.parse = parse
+        self.context = request_context
+        self.delivery = Delivery()
+        self.messages = 0
+        self.grpc_context = context
+        self._encode = encode
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the client sent; values that are not text are left out."""
+        pairs = self.grpc_context.invocation_metadata() or ()
+        return {key: value for key, value in pairs if isinstance(value, str)}
+
+    @property
+    def time_remaining(self) -> float | None:
+        """Seconds to the client's deadline, or None."""
+        return self.grpc_context.time_remaining()
+
+    async def write(self, message: object) -> None:
+        """Sends one message."""
+        try:
+            await self.grpc_context.write(self._encode(message))
+        except (aio.InternalError, aio.UsageError) as error:
+            raise ClientGoneError from error
+        self.messages += 1
+
+
+class GrpcServer:
+    """A grpc.aio server whose every method, ours or a library's, is served as a coroutine inside the same layers.
+
+    Args:
+        endpoints: our methods.
+        layered: puts the interceptors around a handler.
+        encode: what a handler returns or writes, to bytes.
+        encode_error: an error and the rpc id, to a serialized google.rpc.Status.
+        new_context: makes an RPC's context.
+        options: channel options.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        layered: Callable[[Handler], Handler],
+        encode: Callable[[object], bytes],
+        encode_error: Callable[[TokenwireError, str], bytes],
+        new_context: Callable[[], RequestContext],
+        options: Sequence[tuple[str, int]],
+    ) -> None:
+        self._layered = layered
+        self._encode = encode
+        self._encode_error = encode_error
+        self._new_context = new_context
+        self._foreign: dict[str, RpcHandler] = {}
+        self._own = {endpoint.method: self._method(endpoint) for endpoint in endpoints}
+        self.grpc_server = aio.server(interceptors=[_Library(self)], options=list(options))
+        self.grpc_server.add_generic_rpc_handlers([_Own(self._own)])
+
+    async def start(self, address: str) -> int:
+        """Listens and returns the port. Raises OSError if the address cannot be had."""
+        try:
+            port = self.grpc_server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        await self.grpc_server.start()
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no more calls, and cancels those that are still there after the grace."""
+        await self.grpc_server.stop(grace_seconds)
+
+    def owns(self, method: str) -> bool:
+        """Whether the method is one of ours."""
+        return method in self._own
+
+    def library(self, method: str, handler: RpcHandler) -> RpcHandler:
+        """Puts a library's handler (health, reflection) into our shape."""
+        found = self._foreign.get(method)
+        if found is None:
+            kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+            parse = _strict(handler.request_deserializer or bytes)
+            endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler, parse))
+            found = self._foreign[method] = self._method(endpoint)
+        return found
+
+    def _method(self, endpoint: Endpoint) -> RpcHandler:
+        handler = self._layered(endpoint.handler)
+
+        async def serve(request: Any, context: Context) -> bytes | None:
+            call = GrpcCall(
+                context,
+                method=endpoint.method,
+                kind=endpoint.kind,
+                parse=endpoint.parse,
+                request_context=self._new_context(),
+                encode=self._encode,
+            )
+            try:
+                answer = await handler(request, call)
+                return None if answer is None else self._encode(answer)
+            except TokenwireError as error:
+                await self._abort(context, error, call.context.rpc_id)
+            except AbortedError as error:
+                if error.__cause__ is not None:
+                    raise error.__cause__ from None
+            except ClientGoneError:
+                pass
+            return None
+
+        make = {
+            Kind.UNARY: grpc.unary_unary_rpc_method_handler,
+            Kind.SERVER_STREAM: grpc.unary_stream_rpc_method_handler,
+            Kind.CLIENT_STREAM: grpc.stream_unary_rpc_method_handler,
+            Kind.BIDI: grpc.stream_stream_rpc_method_handler,
+        }[endpoint.kind]
+        # A library's coroutine writes messages to the context itself; ours are bytes already.
+        method: RpcHandler = make(serve, request_deserializer=None, response_serializer=self._serialized)
+        return method
+
+    def _serialized(self, message: object) -> bytes:
+        return message if isinstance(message, bytes) else self._encode(message)
+
+    async def _abort(self, context: Context, error: TokenwireError, rpc_id: str) -> None:
+        trailers = ((DETAILS_KEY, self._encode_error(error, rpc_id)),)
+        await context.abort(_STATUS[error.code], error.message[:MAX_MESSAGE_CHARS], trailers)
+
+
+_STATUS = {code: next(one for one in grpc.StatusCode if one.value[0] == code) for code in Code}
+_CODES = {status: code for code, status in _STATUS.items()}
+
+
+def _adapted(handler: Any, parse: Callable[[bytes], Any]) -> Handler:
+    """Makes a library's handler a coroutine that writes with `call.write`, so that it ends in the RPC's own task."""
+    behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+    async def serve(request: Any, call: Any) -> Any:
+        asked = _parsed(request, parse) if handler.request_streaming else request
+        try:
+            result = behavior(asked, call.grpc_context)
+            if not isasyncgen(result):
+                return await _awaited(result)
+            async with aclosing(result) as messages:
+                async for message in messages:
+                    await call.write(message)
+            return None
+        except aio.AbortError as error:
+            raise AbortedError(_CODES.get(call.grpc_context.code(), Code.UNKNOWN)) from error
+        except (aio.InternalError, aio.UsageError) as error:
+            # It writes to the context itself, and nobody is there any more.
+            raise ClientGoneError from error
+
+    return serve
+
+
+def _strict(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except Exception as error:
+            raise ValueError("not a message of this method") from error
+
+    return parsed
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+async def _parsed(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        try:
+            yield parse(request)
+        except ValueError as error:
+            raise TokenwireError(
+                Code.INTERNAL, "MALFORMED_REQUEST", "the request is not a message of this method"
+            ) from error
+
+
+class _Own(grpc.GenericRpcHandler):
+    """Finds our methods."""
+
+    def __init__(self, methods: dict[str, RpcHandler]) -> None:
+        self._methods = methods
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "RpcHandler | None":
+        return self._methods.get(handler_call_details.method)
+
+
+class _Library(aio.ServerInterceptor):
+    """Catches the handlers that libraries registered themselves."""
+
+    def __init__(self, server: GrpcServer) -> None:
+        self._server = server
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or self._server.owns(method):
+            return handler
+        return self._server.library(method, handler)

@@ -1,0 +1,49 @@
+"""Server reflection, v1 and v1alpha, by the standard servicer.
+
+grpcio-reflection has v1alpha alone. The messages of v1 are the same on the wire, so the same servicer serves both.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from tokenwire.transport.grpc_aio import GrpcServer
+
+V1 = "grpc.reflection.v1.ServerReflection"
+
+
+def enable_reflection(server: GrpcServer, services: Sequence[str], pool: DescriptorPool) -> None:
+    """Serves the descriptors in `pool` for `services`, and those of health and reflection themselves."""
+    alpha = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    for file in (FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb), alpha, _as_v1(alpha)):
+        pool.Add(file)
+    names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME, V1]
+    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server.grpc_server)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": method})
+    server.grpc_server.add_generic_rpc_handlers([handler])
+
+
+def _as_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
+    file = FileDescriptorProto()
+    file.CopyFrom(alpha)
+    file.name = "grpc/reflection/v1/reflection.proto"
+    file.package = "grpc.reflection.v1"
+    for message in file.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
+    for service in file.service:
+        for rpc in service.method:
+            rpc.input_type = rpc.input_type.replace(".v1alpha.", ".v1.")
+            rpc.output_type = rpc.output_type.replace(".v1alpha.", ".v1.")
+    return file

@@ -1,0 +1,56 @@
+"""The leak gate: after each test, tasks and file descriptors are back to where they were."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+import uvloop
+
+from harness.waiting import until
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The product runs on uvloop, and so do its tests."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def open_files() -> dict[str, str]:
+    """Returns what each file descriptor of this process is."""
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found[path.name] = str(path.readlink())
+    return found
+
+
+@pytest_asyncio.fixture
+async def async_leak_gate() -> AsyncIterator[None]:
+    # grpc opens its poller with its first object and a socket pair for each event loop it meets: all before counting,
+    # and kept open until the end.
+    grpc.aio.init_grpc_aio()
+    await grpc.aio.insecure_channel("127.0.0.1:1").close()
+    gc.collect()
+    files = open_files()
+    tasks = asyncio.all_tasks()
+    yield
+    await until(lambda: asyncio.all_tasks() <= tasks | {asyncio.current_task()}, "no task is left")
+    # The kernel and grpc's threads close sockets a little after they were told to.
+    try:
+        await until(lambda: len(open_files()) <= len(files), "no file descriptor is left")
+    except AssertionError:
+        left = {name: what for name, what in open_files().items() if files.get(name) != what}
+        raise AssertionError(f"file descriptors are left: {left}") from None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the leak gate around all other fixtures of every asyncio test."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio") is not None:
+            item.fixturenames.insert(0, "async_leak_gate")

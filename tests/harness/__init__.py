@@ -1,0 +1,1 @@
+"""What tests share: a service on a real port, histories, faults."""
