@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,18 @@ class App:
     clock: Clock
 
 
-def build(settings: Settings, engines: list[Engine] | None = None) -> App:
-    """Makes a server's objects. `engines` takes the place of those in the settings."""
+def build(
+    settings: Settings,
+    engines: list[Engine] | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> App:
+    """Makes a server's objects.
+
+    Args:
+        settings: all that can be set.
+        engines: take the place of those in the settings.
+        on_progress: is told of the model's download: bytes done, bytes in all, and what.
+    """
     clock = Clock(monotonic=time.monotonic, wall=time.time)
 
     journal = MemoryJournal(settings.journal_max_bytes)

@@ -34,16 +34,27 @@ def main(arguments: list[str] | None = None) -> None:
     """Prints the table, or writes it into documents."""
     parser = argparse.ArgumentParser(prog="python -m tokenwire.settings_table", description="The table of settings.")
     parser.add_argument("--write", action="store_true", help="write the table between the markers of the documents")
+    parser.add_argument("--check", action="store_true", help="fail if a document's table is out of date")
     parser.add_argument(
         "documents", nargs="*", type=Path, help=f"default: those of {' and '.join(DOCUMENTS)} that have the markers"
     )
     chosen = parser.parse_args(arguments)
+    if chosen.check:
+        stale = [str(path) for path in chosen.documents or _marked() if not _is_current(path)]
+        if stale:
+            sys.exit(f"out of date: {', '.join(stale)}; run python -m tokenwire.settings_table --write")
+        return
     if not chosen.write:
         sys.stdout.write(table() + "\n")
         return
     for path in chosen.documents or _marked():
         document = path.read_text(encoding="utf-8")
         path.write_text(with_table(document), encoding="utf-8")
+
+
+def _is_current(path: Path) -> bool:
+    document = path.read_text(encoding="utf-8")
+    return with_table(document) == document
 
 
 def _marked() -> list[Path]:

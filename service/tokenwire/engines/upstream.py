@@ -23,6 +23,8 @@ KEEPALIVE_SECONDS = 2.0
 # What goes wrong on the wire. httpx-aiohttp maps only some of aiohttp's errors to httpx's; the rest come as they are.
 _BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
 _JSON = {"content-type": "application/json"}
+# llama.cpp hangs up after a stream without having said so: the next request would be written to a dead connection.
+_STREAM = {**_JSON, "connection": "close"}
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx.UnsupportedProtocol)
 
 
@@ -89,7 +91,7 @@ class Upstream:
         splitter = EventSplitter()
         answered = False
         try:
-            async with self._client.stream("POST", path, content=_json(body), headers=_JSON) as reply:
+            async with self._client.stream("POST", path, content=_json(body), headers=_STREAM) as reply:
                 answered = True
                 await self._accept(reply)
                 if not _is_stream(reply):

@@ -6,8 +6,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
 
 from tokenwire.transport.call import Endpoint, Kind
 from tokenwire.v1 import (
@@ -45,11 +46,12 @@ def endpoints(servicers: dict[str, object]) -> list[Endpoint]:
 
 
 def reflection_pool() -> descriptor_pool.DescriptorPool:
-    """Returns the whole descriptors, validation rules included, in a pool of their own."""
+    """Returns the whole descriptors in a pool of their own: validation rules and error details included."""
     pool = descriptor_pool.DescriptorPool()
     data = resources.files("tokenwire.v1").joinpath("descriptors.binpb").read_bytes()
     for file in FileDescriptorSet.FromString(data).file:
         pool.Add(file)
+    pool.Add(FileDescriptorProto.FromString(error_details_pb2.DESCRIPTOR.serialized_pb))
     return pool
 
 

@@ -1,0 +1,85 @@
+# `make` alone tells what there is.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+GENERATE := .venv-generate
+GRPCURL_VERSION := v1.9.3
+
+.PHONY: help
+help: ## Tells what there is.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: .venv/server ## Sets up, fetches the model, starts the service and streams an answer; Ctrl-C ends it.
+	@$(BIN)/tokenwire demo
+
+.PHONY: test
+test: .venv/dev .cache/tools ## Sets up and runs the Python tests, the real embedded engine included.
+	PATH="$(CURDIR)/.cache/bin:$(CURDIR)/$(GENERATE)/bin:$$PATH" $(BIN)/pytest $(ARGS)
+
+.PHONY: test-engines
+test-engines: .venv/dev ## Runs the engine suite against real engines at VLLM_BASE_URL and SGLANG_BASE_URL.
+	$(BIN)/pytest -m live $(ARGS)
+
+.PHONY: check
+check: .venv/dev $(GENERATE)/ready ## Checks style, types, protos, generated code and docs; runs no tests.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(GENERATE)/bin/buf lint
+	$(GENERATE)/bin/buf format --diff --exit-code
+	$(BIN)/python -m tokenwire.settings_table --check README.md docs/configuration.md
+	$(MAKE) check-generate
+
+.PHONY: check-generate
+check-generate: generate ## Checks that the generated code is up to date.
+	@git diff --exit-code --stat -- service/tokenwire/v1
+	@test -z "$$(git status --porcelain -- service/tokenwire/v1)" || { git status --short -- service/tokenwire/v1; exit 1; }
+
+.PHONY: generate
+generate: generate-python ## Generates all stubs.
+
+.PHONY: generate-python
+generate-python: $(GENERATE)/ready ## Generates the Python stubs.
+	@PATH="$(CURDIR)/$(GENERATE)/bin:$$PATH" $(GENERATE)/bin/python proto/generate.py
+
+.PHONY: lock
+lock: .venv/dev ## Writes the hash-pinned requirements anew.
+	@for name in server dev generate; do ./requirements/lock $$name; done
+
+.PHONY: clean
+clean: ## Removes what the other targets made.
+	rm -rf .venv $(GENERATE) .cache build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokenwire needs Python 3.11 or later")'
+	$(PYTHON) -m venv .venv
+
+# Everything that is installed is pinned by hash; the package itself is installed as it stands here.
+.venv/server: requirements/server.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/server.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: requirements/dev.txt .venv/server
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(GENERATE)/ready: requirements/generate.txt
+	$(PYTHON) -m venv $(GENERATE)
+	$(GENERATE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/generate.txt
+	@touch $@
+
+# The README's commands are run by a test, with grpcurl itself where Go can build it, else with buf curl.
+.cache/tools: $(GENERATE)/ready
+	@mkdir -p .cache/bin
+	@if command -v go >/dev/null; then GOBIN="$(CURDIR)/.cache/bin" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION); \
+	else echo "no Go: the README's grpcurl commands are tested with buf curl"; fi
+	@touch $@
