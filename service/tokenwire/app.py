@@ -61,6 +61,7 @@ def build(
     fleet = Fleet(
         engines if engines is not None else [_engine(one, settings, clock) for one in settings.engines],
         settings.default_model,
+        {one.name: one.timeout_seconds for one in settings.engines if one.timeout_seconds is not None},
     )
     patience = Patience(first_token=settings.first_token_seconds, stall=settings.stall_seconds)
     dispatcher = Dispatcher(fleet, journal, patience)

@@ -1,7 +1,7 @@
 """The engines of this process, and which of them answers for a model."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,10 +12,11 @@ from tokenwire.engines.status import EngineState
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The engine that answers, and the model's name there."""
+    """The engine that answers, the model's name there, and how many seconds a run may take there at most."""
 
     engine: Engine
     model: str
+    max_duration: float | None = None
 
 
 class Fleet:
@@ -24,10 +25,14 @@ class Fleet:
     Args:
         engines: the engines.
         default_model: the model of requests that name none; empty: the first there is.
+        max_durations: seconds that a run may take on an engine, by the engine's name.
     """
 
-    def __init__(self, engines: Sequence[Engine], default_model: str = "") -> None:
+    def __init__(
+        self, engines: Sequence[Engine], default_model: str = "", max_durations: Mapping[str, float] | None = None
+    ) -> None:
         self.engines = tuple(engines)
+        self._max_durations = max_durations or {}
         self._default_model = default_model
         self._running: Counter[str] = Counter()
 
@@ -95,4 +100,4 @@ class Fleet:
             return None
         ranks = {EngineState.READY: 0, EngineState.LOADING: 1, EngineState.UNAVAILABLE: 2}
         best = min(engines, key=lambda engine: (ranks[engine.status.state], self._running[engine.name]))
-        return Route(best, name)
+        return Route(best, name, self._max_durations.get(best.name))

@@ -94,7 +94,8 @@ class Runs:
         loop = asyncio.get_running_loop()
         run.start(self._lifetimes.retention)
         run.task = loop.create_task(self._execute(run), name=f"run {run.id}")
-        limit = min(submission.limits.max_duration or self._lifetimes.max_duration, self._lifetimes.max_duration)
+        asked = (submission.limits.max_duration, route.max_duration, self._lifetimes.max_duration)
+        limit = min(seconds for seconds in asked if seconds is not None)
         run.duration_timer = loop.call_later(limit, run.stop, StopCause.TIME_LIMIT)
         return run
 
@@ -137,6 +138,9 @@ class Runs:
         except NotFoundError:
             if not request_id:
                 raise
+            return self._cancel_in_advance(context, request_id)
+        if run.error is not None and (context.tenant, request_id) in self._accepting:
+            # It failed, and a submit that would start the next one is under way.
             return self._cancel_in_advance(context, request_id)
         run.stop(StopCause.CANCEL)
         if run.task is not None:

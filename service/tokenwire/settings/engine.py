@@ -54,7 +54,7 @@ class EngineSettings(BaseModel, frozen=True):
             gt=0,
             le=SECONDS_MAX,
             allow_inf_nan=False,
-            description="Seconds to wait for a plain reply; unset means reply_seconds.",
+            description="Seconds a run may take on this engine; unset means max_duration_seconds.",
         ),
         Wording(wanted=f"a number of seconds above 0 and of at most {SECONDS_MAX}"),
     ] = None
