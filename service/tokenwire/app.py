@@ -1,10 +1,12 @@
 """Makes every object of a server, in the order of the way of a request."""
 
+import random
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from opentelemetry import trace
 
@@ -13,6 +15,7 @@ from tokenwire.dispatch.fleet import Fleet
 from tokenwire.dispatch.runs import Lifetimes, Runs
 from tokenwire.domain.context import LOCAL_TENANT, Clock, RequestContext
 from tokenwire.engines.engine import Engine
+from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.engines.openai.adapter import OpenAIEngine
 from tokenwire.engines.scripted import ScriptedEngine
 from tokenwire.interceptors.interceptor import stacked
@@ -31,6 +34,11 @@ from tokenwire.rpc.submission import Loading, Submitter
 from tokenwire.settings import EngineSettings, Settings
 from tokenwire.transport.grpc_aio import GrpcServer, server_options
 
+# Told of the model's download: bytes done, bytes in all, and what is being done.
+OnProgress = Callable[[int, int, str], None]
+
+SYSTEM_CLOCK = Clock(monotonic=time.monotonic, wall=time.time)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
@@ -46,20 +54,20 @@ class App:
 def build(
     settings: Settings,
     engines: list[Engine] | None = None,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> App:
     """Makes a server's objects.
 
     Args:
         settings: all that can be set.
         engines: take the place of those in the settings.
-        on_progress: is told of the model's download: bytes done, bytes in all, and what.
+        on_progress: is told of the model's download.
     """
-    clock = Clock(monotonic=time.monotonic, wall=time.time)
+    clock = SYSTEM_CLOCK
 
     journal = MemoryJournal(settings.journal_max_bytes)
     fleet = Fleet(
-        engines if engines is not None else [_engine(one, settings, clock) for one in settings.engines],
+        engines if engines is not None else make_engines(settings, clock, on_progress),
         settings.default_model,
         {one.name: one.timeout_seconds for one in settings.engines if one.timeout_seconds is not None},
     )
@@ -98,18 +106,34 @@ def build(
     return App(settings=settings, fleet=fleet, runs=runs, transport=transport, clock=clock)
 
 
-def _engine(chosen: EngineSettings, settings: Settings, clock: Clock) -> Engine:
+def make_engines(settings: Settings, clock: Clock, on_progress: OnProgress | None = None) -> list[Engine]:
+    """Makes the engines that the settings name, in their order."""
+    return [_engine(one, settings, clock, on_progress) for one in settings.engines]
+
+
+def _engine(chosen: EngineSettings, settings: Settings, clock: Clock, on_progress: OnProgress | None) -> Engine:
     match chosen.kind:
         case "llamacpp":
-            cache = Path(settings.cache_dir)
             return LlamaCppEngine(
                 name=chosen.name,
+                cache_dir=settings.cache_dir,
+                log_dir=settings.cache_dir / "logs",
+                clock=clock,
+                rng=random.Random(),
                 model_path=Path(settings.model_path) if settings.model_path else None,
-                cache_dir=cache,
+                slots=settings.slots,
+                context_per_slot=settings.context_per_slot,
+                threads=settings.threads,
+                start_timeout=settings.load_seconds,
+                restart_pause_min=settings.engine_restart_min_seconds,
+                restart_pause_max=settings.engine_restart_max_seconds,
+                connect_timeout=settings.connect_seconds,
+                reply_timeout=settings.reply_seconds,
+                on_progress=on_progress,
             )
         case "scripted":
             return ScriptedEngine(chosen.name, model=chosen.model or "scripted", seconds_per_token=0.05)
-        case _:
+        case "openai":
             return OpenAIEngine(
                 name=chosen.name,
                 url=chosen.url,
@@ -120,3 +144,5 @@ def _engine(chosen: EngineSettings, settings: Settings, clock: Clock) -> Engine:
                 check_interval=settings.engine_check_seconds,
                 clock=clock,
             )
+        case _:
+            assert_never(chosen.kind)

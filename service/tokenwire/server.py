@@ -74,6 +74,8 @@ async def run(app: App, announce: Callable[[int], None]) -> None:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+            # The process is over; one more signal must not spoil its exit code.
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _tell_health(app: App, health: Health, dirty: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from harness.service import Service, service
-from tokenwire.app import build
+from tokenwire.app import SYSTEM_CLOCK, make_engines
 from tokenwire.engines.status import EngineState
 from tokenwire.settings import Settings
 from tokenwire.v1.chat_service_pb2 import ChatRequest
@@ -28,7 +28,7 @@ async def live(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
     url = os.environ.get(variable)
     if not url:
         pytest.skip(f"{variable} is not set")
-    engines = build(Settings.load({}, {variable: url}, Path("/"))).fleet.engines
+    engines = make_engines(Settings.load({}, {variable: url}, Path("/")), SYSTEM_CLOCK)
     async with service(*engines) as running:
         await engines[0].check()
         assert engines[0].status.state is EngineState.READY

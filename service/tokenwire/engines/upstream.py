@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
@@ -12,19 +13,18 @@ import msgspec
 from httpx_aiohttp import AiohttpTransport
 
 from tokenwire.domain.errors import Code, EngineError
+from tokenwire.engines.connections import session
 from tokenwire.engines.failure import NOT_JSON, cut, garbled, refusal, retry_after, silent, unreachable
 from tokenwire.engines.sse import EventSplitter
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-# Below the 5 s after which uvicorn and llama.cpp hang up: a request must not meet a connection that is being closed.
-KEEPALIVE_SECONDS = 2.0
+_LARGE_BYTES = 256 * 1024
+# llama.cpp hangs up after a stream without having said so: the next request would be written to a dead connection.
+_CLOSE = {"connection": "close"}
 
 # What goes wrong on the wire. httpx-aiohttp maps only some of aiohttp's errors to httpx's; the rest come as they are.
 _BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
-_JSON = {"content-type": "application/json"}
-# llama.cpp hangs up after a stream without having said so: the next request would be written to a dead connection.
-_STREAM = {**_JSON, "connection": "close"}
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx.UnsupportedProtocol)
 
 
@@ -55,18 +55,19 @@ class Upstream:
         headers = {"accept-encoding": "identity"}
         if api_key:
             headers["authorization"] = f"Bearer {api_key}"
+        tls = httpx.create_ssl_context()
         self._reply_timeout = reply_timeout
         self._wall = wall
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=headers,
-            # 0 is no limit to aiohttp; None would be its default of 100, and stream 101 would wait for ever. How many
-            # streams there may be is for the dispatcher to say.
-            transport=AiohttpTransport(limits=httpx.Limits(max_connections=0, keepalive_expiry=KEEPALIVE_SECONDS)),
+            transport=AiohttpTransport(verify=tls, client=lambda: session(tls)),
             # No read timeout: silence is judged by the dispatcher, which knows prefill from decoding. The transport
             # takes `pool` as the limit for all of connecting, the look-up of the name included.
             timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
             follow_redirects=False,
+            # Tenants share this client: nothing that an answer sets may come with the next request.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
 
@@ -91,7 +92,7 @@ class Upstream:
         splitter = EventSplitter()
         answered = False
         try:
-            async with self._client.stream("POST", path, content=_json(body), headers=_STREAM) as reply:
+            async with self._client.stream("POST", path, **_content(body, _CLOSE)) as reply:
                 answered = True
                 await self._accept(reply)
                 if not _is_stream(reply):
@@ -110,12 +111,12 @@ class Upstream:
 
     async def _reply(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         answered = False
-        content, headers = (None, None) if body is None else (_json(body), _JSON)
+        content = {} if body is None else _content(body, {})
         try:
             # One limit for the whole: a limit for each read would let a trickle of bytes hold the caller for ever.
             async with (
                 asyncio.timeout(self._reply_timeout),
-                self._client.stream(method, path, content=content, headers=headers) as reply,
+                self._client.stream(method, path, **content) as reply,
             ):
                 answered = True
                 await self._accept(reply)
@@ -137,8 +138,18 @@ class Upstream:
             raise refusal(reply.status_code, await _read(reply, MAX_ERROR_BYTES), wait=wait)
 
 
-def _json(body: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(body)
+def _content(body: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any]:
+    encoded = msgspec.json.encode(body)
+    headers = {"content-type": "application/json", **extra}
+    if len(encoded) <= _LARGE_BYTES:
+        return {"content": encoded, "headers": headers}
+    # aiohttp warns of large bodies in one piece. With their length they are not sent in chunks.
+    return {"content": _slices(encoded), "headers": headers | {"content-length": str(len(encoded))}}
+
+
+async def _slices(content: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(content), _LARGE_BYTES):
+        yield content[start : start + _LARGE_BYTES]
 
 
 def _is_stream(reply: httpx.Response) -> bool:
@@ -149,7 +160,7 @@ def _is_stream(reply: httpx.Response) -> bool:
 
 def _lost(error: Exception, answered: bool) -> EngineError:
     # The transport calls a server that hangs up a connect timeout, so look at what lies below.
-    cause = error.__cause__ or error
+    cause = (error.__cause__ if isinstance(error, httpx.HTTPError) else None) or error
     if isinstance(cause, aiohttp.ClientResponseError):
         return garbled()
     if not answered and isinstance(cause, _NO_CONNECTION):

@@ -1,0 +1,207 @@
+"""llama.cpp's native `/completion`: the request's body, and the events of its answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tokenwire.domain.errors import InvalidRequestError
+from tokenwire.domain.generation import Job
+from tokenwire.domain.request import Constraint, Sampling, SamplingPreset
+from tokenwire.engines.engine import Support
+from tokenwire.engines.failure import garbled
+
+FIELDS: Mapping[str, Support] = {
+    "prompt": Support.NATIVE,
+    "prompt_ids": Support.NATIVE,
+    "messages": Support.NATIVE,
+    "sampling.preset": Support.TRANSLATED,
+    "sampling.temperature": Support.NATIVE,
+    "sampling.top_p": Support.NATIVE,
+    "sampling.top_k": Support.NATIVE,
+    "sampling.min_p": Support.NATIVE,
+    "sampling.repetition_penalty": Support.NATIVE,
+    "sampling.presence_penalty": Support.NATIVE,
+    "sampling.frequency_penalty": Support.NATIVE,
+    "sampling.seed": Support.NATIVE,
+    "sampling.logit_bias": Support.NATIVE,
+    "sampling.n": Support.NATIVE,
+    "stopping.max_tokens": Support.NATIVE,
+    "stopping.stop": Support.NATIVE,
+    "stopping.ignore_eos": Support.NATIVE,
+    "constraint.json_schema": Support.NATIVE,
+    "constraint.json_object": Support.TRANSLATED,
+    "constraint.grammar": Support.NATIVE,
+    "constraint.choice": Support.TRANSLATED,
+    "output.logprobs.top_n": Support.NATIVE,
+    "kv.bypass": Support.NATIVE,
+}
+
+PRESETS: Mapping[SamplingPreset, Mapping[str, float]] = {
+    SamplingPreset.DETERMINISTIC: {"temperature": 0.0},
+    SamplingPreset.PRECISE: {"temperature": 0.2, "top_p": 0.9},
+    SamplingPreset.BALANCED: {"temperature": 0.7, "top_p": 0.95},
+    SamplingPreset.CREATIVE: {"temperature": 1.0, "top_p": 0.98},
+}
+
+
+class Progress(msgspec.Struct):
+    """How much of the prompt was read, in tokens; `cache` of them were in the slot before."""
+
+    total: int
+    cache: int
+    processed: int
+
+
+class Timings(msgspec.Struct):
+    """The final counts that tokenwire uses."""
+
+    cache_n: int = 0
+
+
+class Candidate(msgspec.Struct):
+    """A token that might have been chosen; `logprob` is of the model's own distribution, before sampling."""
+
+    id: int
+    token: str
+    logprob: float
+
+
+class Chosen(msgspec.Struct):
+    """The token that was chosen. Its own text in the event is the text sent with it, so it is not read."""
+
+    id: int
+    logprob: float
+    top_logprobs: list[Candidate] = []
+
+
+class Event(msgspec.Struct):
+    """One event of a stream.
+
+    `tokens` holds one id at most: those of tokens that only together are a character are missing, but
+    `tokens_predicted` counts them. In an event with `prompt_progress` it is a placeholder.
+    """
+
+    stop: bool | None = None
+    index: int = 0
+    content: str = ""
+    tokens: list[int] = []
+    tokens_predicted: int = 0
+    tokens_evaluated: int = 0
+    prompt_progress: Progress | None = None
+    completion_probabilities: list[Chosen] = []
+    stop_type: str = ""
+    stopping_word: str = ""
+    truncated: bool = False
+    timings: Timings | None = None
+    error: Any = None
+
+
+def request_body(job: Job, base: Mapping[str, float], max_tokens: int, window: int) -> dict[str, Any]:
+    """Returns the body of a streamed completion.
+
+    Args:
+        job: what to do; its prompt has ids or text.
+        base: sampling values for fields that the request does not set.
+        max_tokens: the limit of the answer if the request has none.
+        window: tokens of prompt and answer that fit.
+
+    Raises InvalidRequestError, naming the field, for what llama.cpp would misunderstand in silence.
+    """
+    submission = job.submission
+    stopping = submission.stopping
+    body: dict[str, Any] = {
+        "prompt": list(job.prompt.token_ids) or job.prompt.text or "",
+        "stream": True,
+        "return_tokens": True,
+        "return_progress": True,
+        "n_predict": max_tokens if stopping.max_tokens is None else stopping.max_tokens,
+        "cache_prompt": not submission.kv.bypass,
+        **_sampling(submission.sampling, base, window),
+    }
+    if stopping.stop:
+        body["stop"] = list(stopping.stop)
+    if stopping.ignore_eos:
+        body["ignore_eos"] = True
+    if submission.constraint is not None:
+        body.update(_constraint(submission.constraint))
+    if submission.output.logprobs is not None:
+        # 0 would turn them off.
+        body["n_probs"] = max(1, submission.output.logprobs.top_n or 0)
+    return body
+
+
+def decode_event(payload: bytes) -> Event:
+    """Returns the event of a payload; raises EngineError if it is none."""
+    try:
+        event = _EVENT.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise garbled() from error
+    if event.stop is None and event.error is None:
+        raise garbled()
+    return event
+
+
+_EVENT = msgspec.json.Decoder(Event)
+
+_NATIVE_NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "seed": "seed",
+    "n": "n",
+}
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+def _sampling(sampling: Sampling, base: Mapping[str, float], window: int) -> dict[str, Any]:
+    values: dict[str, Any] = dict(base)
+    if sampling.preset is not None:
+        values.update(PRESETS[sampling.preset])
+    for field, name in _NATIVE_NAMES.items():
+        value = getattr(sampling, field)
+        if value is not None:
+            values[name] = value
+    if any(getattr(sampling, field) is not None for field in _PENALTIES):
+        # llama.cpp looks back 64 tokens by default, the request means all.
+        values["repeat_last_n"] = window
+    if sampling.logit_bias:
+        values["logit_bias"] = [[token_id, bias] for token_id, bias in sampling.logit_bias]
+    return values
+
+
+def _constraint(constraint: Constraint) -> dict[str, Any]:
+    if constraint.json_schema is not None:
+        return {"json_schema": _schema(constraint.json_schema)}
+    if constraint.grammar is not None:
+        # Errors of llguidance's own notation are not told: the answer would be free of any constraint.
+        if constraint.grammar.lstrip().startswith("%llguidance"):
+            raise InvalidRequestError("constraint.grammar", "must be in GBNF notation")
+        return {"grammar": constraint.grammar}
+    if constraint.choice:
+        return {"grammar": "root ::= " + " | ".join(map(_literal, constraint.choice))}
+    if constraint.json_object:
+        return {"json_schema": {"type": "object"}}
+    return {}
+
+
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        schema = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequestError("constraint.json_schema", "is not JSON") from error
+    if not isinstance(schema, dict):
+        raise InvalidRequestError("constraint.json_schema", "is not a JSON object")
+    return schema
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _literal(text: str) -> str:
+    """Returns a text as a literal of a GBNF grammar."""
+    return '"' + "".join(_ESCAPES.get(one) or (one if one >= " " else f"\\x{ord(one):02x}") for one in text) + '"'

@@ -1,0 +1,135 @@
+"""An embedded engine for a test, and means to look at its child."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tokenwire.domain.context import Clock
+from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
+from tokenwire.domain.request import Stopping, Submission
+from tokenwire.engines.engine import Engine, Tokenizer
+from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
+from tokenwire.engines.llamacpp.connection import Connection
+from tokenwire.engines.status import EngineState
+
+SLOTS = 3
+CONTEXT = 256
+CLOCK = Clock(monotonic=time.monotonic, wall=time.time)
+
+
+@dataclass
+class Result:
+    """What one job gave."""
+
+    generated: list[Generated]
+
+    def pieces(self, choice: int = 0) -> list[Piece]:
+        return [item for item in self.generated if isinstance(item, Piece) and item.channel.choice == choice]
+
+    def text(self, choice: int = 0) -> str:
+        return "".join(piece.text for piece in self.pieces(choice))
+
+    def ids(self, choice: int = 0) -> list[int]:
+        return [one for piece in self.pieces(choice) for one in piece.token_ids]
+
+    def done(self, choice: int = 0) -> ChoiceDone:
+        return next(item for item in self.generated if isinstance(item, ChoiceDone) and item.choice == choice)
+
+    @property
+    def prompt(self) -> PromptRead:
+        return next(item for item in self.generated if isinstance(item, PromptRead))
+
+    @property
+    def totals(self) -> Totals:
+        return next(item for item in self.generated if isinstance(item, Totals))
+
+
+@asynccontextmanager
+async def started(cache: Path, logs: Path, **options: Any) -> AsyncGenerator[LlamaCppEngine, None]:
+    """Runs an engine; its child is there when the body begins."""
+    options = {"slots": SLOTS, "context_per_slot": CONTEXT, "restart_pause_min": 0.05, **options}
+    engine = LlamaCppEngine(name="embedded", cache_dir=cache, log_dir=logs, clock=CLOCK, rng=Random(1), **options)
+    try:
+        await engine.start()
+        await reaches(engine, EngineState.READY)
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def reaches(engine: Engine, state: EngineState) -> None:
+    async with asyncio.timeout(100):
+        while engine.status.state is not state:
+            await engine.status.changed()
+
+
+def tokenizer_of(engine: Engine) -> Tokenizer:
+    assert engine.tokenizer is not None
+    return engine.tokenizer
+
+
+async def job(engine: Engine, submission: Submission) -> Job:
+    """Renders the prompt of a submission as the service does."""
+    tokenizer = tokenizer_of(engine)
+    text = submission.prompt or await tokenizer.template(submission.messages)
+    ids = submission.prompt_ids or tuple(token.id for token in await tokenizer.tokenize(text))
+    return Job(run_id="run", model="model", submission=submission, prompt=Prompt(text=text, token_ids=ids))
+
+
+async def run(engine: Engine, prompt: str = "Once upon a time", max_tokens: int = 8, **fields: Any) -> Result:
+    stopping = replace(fields.pop("stopping", Stopping()), max_tokens=max_tokens)
+    submission = Submission(prompt=prompt, stopping=stopping, **fields)
+    generated: list[Generated] = []
+    async with aclosing(engine.generate(await job(engine, submission))) as batches:
+        async for batch in batches:
+            generated += batch
+    return Result(generated)
+
+
+def endless(**fields: Any) -> Submission:
+    stopping = Stopping(max_tokens=CONTEXT - 20, ignore_eos=True)
+    return Submission(prompt="Once upon a time", stopping=stopping, **fields)
+
+
+def connection_of(engine: LlamaCppEngine) -> Connection:
+    assert engine._connection is not None
+    return engine._connection
+
+
+async def busy_slots(engine: LlamaCppEngine) -> int:
+    slots = await connection_of(engine).upstream.get("/slots")
+    return sum(slot["is_processing"] for slot in slots)
+
+
+async def slots_are_freed(engine: LlamaCppEngine, seconds: float = 2.0) -> None:
+    async with asyncio.timeout(seconds):
+        while await busy_slots(engine):
+            pass
+
+
+def child_of(engine: LlamaCppEngine) -> int:
+    """Returns the process id of the engine's child, the one that there is."""
+    assert engine.status.state is EngineState.READY
+    tasks = Path("/proc/self/task").glob("*/children")
+    children = [int(one) for path in tasks for one in path.read_text().split()]
+    (child,) = [one for one in children if b"llamacpp/child.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return child
+
+
+def runs(pid: int) -> bool:
+    """Returns whether a process lives; one that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def drain(engine: Engine, one: Job) -> None:
+    async with aclosing(engine.generate(one)) as batches:
+        async for _ in batches:
+            pass

@@ -1,0 +1,117 @@
+"""The engine against a server that sends what the test says; there is no child."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tokenwire.domain.context import Clock
+from tokenwire.domain.errors import Code, EngineError
+from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt
+from tokenwire.domain.request import Sampling, Stopping, Submission
+from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
+from tokenwire.engines.llamacpp.connection import Connection
+from tokenwire.engines.status import EngineState
+from unit.engines import captures
+from unit.engines.scripted_http import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Exchange,
+    Script,
+    ScriptedServer,
+    always,
+    chunk,
+    reply,
+    serving,
+)
+
+TWO_CHOICES = Job(
+    run_id="run",
+    model="model",
+    submission=Submission(prompt="The city", sampling=Sampling(n=2), stopping=Stopping(max_tokens=4)),
+    prompt=Prompt(text="The city", token_ids=(504, 3575)),
+)
+EVENTS = captures.events(captures.body("llama-cpp", "native-n2-progress.txt"))
+
+
+@asynccontextmanager
+async def engine_on(script: Script, folder: Path) -> AsyncGenerator[tuple[LlamaCppEngine, ScriptedServer], None]:
+    """Makes an engine that believes that the scripted server is its child."""
+    clock = Clock(monotonic=time.monotonic, wall=time.time)
+    engine = LlamaCppEngine(name="x", cache_dir=folder, log_dir=folder, clock=clock, rng=Random(1))
+    async with serving(script) as server:
+        connection = Connection(server.url, api_key="", connect_timeout=5.0, reply_timeout=5.0, wall=time.time)
+        connection.vocabulary = 49_152
+        engine._connection = connection
+        engine._supervisor._up = True
+        try:
+            yield engine, server
+        finally:
+            await engine.close()
+
+
+def stream(*events: bytes) -> bytes:
+    return STREAM_HEAD + b"".join(chunk(event) for event in events) + LAST_CHUNK
+
+
+async def collect(engine: LlamaCppEngine, into: list[Generated]) -> None:
+    async with aclosing(engine.generate(TWO_CHOICES)) as batches:
+        async for batch in batches:
+            into += batch
+
+
+@pytest.mark.asyncio
+async def test_a_stream_with_the_end_of_every_choice_ends_normally(tmp_path: Path) -> None:
+    async with engine_on(always(stream(*EVENTS)), tmp_path) as (engine, server):
+        generated: list[Generated] = []
+        await collect(engine, generated)
+        assert {item.choice for item in generated if isinstance(item, ChoiceDone)} == {0, 1}
+        assert (server.requests[0].path, server.requests[0].json["n"]) == ("/completion", 2)
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_ends_without_the_end_of_a_choice_is_cut(tmp_path: Path) -> None:
+    async with engine_on(always(stream(*EVENTS[:-1])), tmp_path) as (engine, _):
+        generated: list[Generated] = []
+        with pytest.raises(EngineError) as caught:
+            await collect(engine, generated)
+    assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "ENGINE_LOST")
+    assert sum(isinstance(item, Piece) for item in generated) == 8
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"error":{"code":500,"message":"secret","type":"server_error"}}', "ENGINE_FAILED"),
+        (b"{broken", "UPSTREAM_PROTOCOL"),
+        (b'{"content":"\xff","stop":false}', "UPSTREAM_PROTOCOL"),
+    ],
+)
+async def test_text_that_came_in_one_read_with_a_failure_is_told_before_it(
+    tmp_path: Path, payload: bytes, reason: str
+) -> None:
+    async with engine_on(always(stream(b"".join(EVENTS[:3]) + b"data: " + payload + b"\n\n")), tmp_path) as (engine, _):
+        generated: list[Generated] = []
+        with pytest.raises(EngineError) as caught:
+            await collect(engine, generated)
+    assert caught.value.reason == reason
+    assert "secret" not in str(caught.value)
+    assert [item.text for item in generated if isinstance(item, Piece)] == [" of"]
+
+
+@pytest.mark.asyncio
+async def test_a_check_that_fails_makes_the_engine_unavailable_until_it_answers(tmp_path: Path) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(reply(503, b"{}") if exchange.path == "/health" else stream(*EVENTS))
+
+    async with engine_on(script, tmp_path) as (engine, _):
+        states: list[EngineState] = []
+        engine.status.watch(lambda: states.append(engine.status.state))
+        engine.status.set(EngineState.READY)
+        await engine.check()
+        await collect(engine, [])
+        assert states == [EngineState.READY, EngineState.UNAVAILABLE, EngineState.READY]
