@@ -43,6 +43,8 @@ async def serving(app: App) -> AsyncIterator[int]:
             await app.transport.stop(FLUSH_SECONDS)
     finally:
         await app.transport.stop(0)
+        # Again, for a drain that was interrupted.
+        await app.runs.drain(0)
         app.runs.close()
         await app.fleet.close()
 

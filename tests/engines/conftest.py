@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from engines.embedded import started
+from engines.embedded import MODELS, started
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 
 
 @pytest.fixture(scope="session")
-def cache(request: pytest.FixtureRequest) -> Path:
+def cache() -> Path:
     """Returns the folder of the model, which outlives the test run."""
-    kept = request.config.cache
-    assert kept is not None
-    return kept.mkdir("llamacpp-model")
+    return MODELS
 
 
 @pytest_asyncio.fixture

@@ -17,6 +17,8 @@ from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.engines.llamacpp.connection import Connection
 from tokenwire.engines.status import EngineState
 
+# Fetched once, and kept beside the other tools of the tests.
+MODELS = Path(__file__).parents[2] / ".cache" / "models"
 SLOTS = 3
 CONTEXT = 256
 CLOCK = Clock(monotonic=time.monotonic, wall=time.time)

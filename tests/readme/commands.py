@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODELS = ROOT / ".cache" / "models"
 ADDRESS = "127.0.0.1:50051"
 
 
@@ -41,5 +42,5 @@ def tokenwire(line: str) -> tuple[list[str], dict[str, str]]:
     """Returns what runs a tokenwire line, and its variables."""
     words = shlex.split(line)
     at = words.index("tokenwire")
-    variables = dict(word.split("=", 1) for word in words[:at])
+    variables = dict(word.split("=", 1) for word in words[:at]) | {"TOKENWIRE_CACHE_DIR": str(MODELS)}
     return [sys.executable, "-m", "tokenwire", *words[at + 1 :]], os.environ | variables

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.llamacpp
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    command = [sys.executable, "-m", "tokenwire", "serve", "--listen", "127.0.0.1:0", "--log-level", "error"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command, environment = tokenwire("tokenwire serve --listen 127.0.0.1:0 --log-level error")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
         yield server.stdout.readline().split()[-1]
         server.terminate()

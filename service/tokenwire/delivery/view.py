@@ -59,6 +59,9 @@ class View:
         self._after = after
         self._positions: list[_Position] = []
         self._marker = bisect_right(log.markers, after.seq, key=lambda marked: marked.seq)
+        if log.end is not None:
+            # Whoever has read `end` already gets it again: every stream that ends well has one.
+            self._marker = min(self._marker, len(log.markers) - 1)
         self.cursor = after
         self.ended = False
         self._seen = -1
@@ -111,7 +114,11 @@ class View:
             while position.sent < until:
                 stop = until
                 if stop - position.sent > MAX_TEXT_BYTES:
-                    stop = code_point_start(log.text, position.sent + MAX_TEXT_BYTES)
+                    most = code_point_start(log.text, position.sent + MAX_TEXT_BYTES)
+                    stop = position.buffer.cut(log.text, position.sent, most)
+                    if stop == position.sent:
+                        # One piece is longer than a whole message.
+                        stop = most
                 out.append(self._delta(position, stop))
 
     def _delta(self, position: _Position, stop: int) -> Envelope:

@@ -52,13 +52,15 @@ class Dispatcher:
                 error = _INTERNAL
                 raise
             task.uncancel()
-            error = stopped_error(run.stopped, wrote_text=run.writer.wrote_text)
         except TokenwireError as caught:
             error = failure(caught, wrote_text=run.writer.wrote_text)
         except Exception:
             _log.exception("run failed by a bug", run_id=run.id)
             error = _INTERNAL
         finally:
+            if run.stopped is not None:
+                # Whatever an engine does while it is being stopped, this is why the run ends.
+                error = stopped_error(run.stopped, wrote_text=run.writer.wrote_text)
             run.log.append(end_of(run, error), run.elapsed_ms())
 
     async def _attempt(self, run: Run, engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 
 from tokenwire.dispatch.writer import Writer
@@ -122,6 +123,11 @@ class Run:
             # A task that is cancelled before its first step never runs, and would write no end.
             if self.task is not None and self.begun:
                 self.task.cancel()
+
+    def let_go(self) -> None:
+        """Drops what only the engine needed: an ended run is kept for its whole retention."""
+        self.prompt = Prompt()
+        self.submission = replace(self.submission, prompt=None, prompt_ids=(), messages=(), tools=(), constraint=None)
 
     async def finished(self) -> None:
         """Waits until the run's task is done."""

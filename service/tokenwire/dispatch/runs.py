@@ -25,7 +25,8 @@ class Lifetimes:
         orphan_grace_max: the most a request may ask for.
         retention: after the end.
         max_duration: in all, at most.
-        cancelled_ids: how many request ids that were cancelled in advance are kept for a tenant.
+        cancelled_ids: how many request ids that were cancelled in advance are kept for a tenant; 0: such a cancel finds
+            nothing.
     """
 
     orphan_grace: float
@@ -136,7 +137,7 @@ class Runs:
         try:
             run = self.get(context.tenant, run_id=run_id, request_id=request_id)
         except NotFoundError:
-            if not request_id:
+            if not request_id or not self._lifetimes.cancelled_ids:
                 raise
             return self._cancel_in_advance(context, request_id)
         if run.error is not None and (context.tenant, request_id) in self._accepting:
@@ -231,7 +232,7 @@ class Runs:
 
     def _cancel_in_advance(self, context: RequestContext, request_id: str) -> Run:
         kept = [key for key in self._cancelled if key[0] == context.tenant]
-        if len(kept) >= self._lifetimes.cancelled_ids:
+        if kept and len(kept) >= self._lifetimes.cancelled_ids:
             self._forget(self._cancelled[kept[0]])
         submission = Submission(run=RunOptions(request_id=request_id))
         run = self._open(submission, Prompt(), None, 1024, context)
@@ -246,6 +247,7 @@ class Runs:
         retention = self._lifetimes.retention
         run.ended_at = self._clock.wall()
         run.expires_at = run.ended_at + retention
+        run.let_go()
         self._journal.settle(run.id)
         self._forgetting[run.id] = asyncio.get_running_loop().call_later(retention, self._forget, run)
 

@@ -32,7 +32,7 @@ class Writer:
 
     def __init__(self, log: RunLog, elapsed_ms: Callable[[], int], choices: int, max_tokens: int | None) -> None:
         self.log = log
-        self.overrun = False
+        self._cut: set[int] = set()
         self._choices = choices
         self._max_tokens = max_tokens
         self._written: dict[int, int] = {}
@@ -50,11 +50,14 @@ class Writer:
             if type(item) is Piece:
                 self._piece(item, now)
             elif isinstance(item, CallHead):
-                self.log.append(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
+                if self._takes(item.channel.choice):
+                    self.log.append(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
             elif isinstance(item, PromptRead):
                 self.prompt = item
                 self.log.append(UsageUpdate(attempt=attempt, usage=self.usage()), now)
             elif isinstance(item, ChoiceDone):
+                if item.choice >= self._choices:
+                    raise garbled()
                 self.finish(item.choice, item.finish_reason, item.matched_stop)
             elif isinstance(item, Totals):
                 self.totals = item
@@ -89,18 +92,29 @@ class Writer:
         """Whether every choice has ended."""
         return len(self.ends) == self._choices
 
-    def _piece(self, piece: Piece, now: int) -> None:
-        choice = piece.channel.choice
-        if choice in self.ends and self.overrun:
-            return
+    @property
+    def overrun(self) -> bool:
+        """Whether a choice was cut because the engine wrote more than was asked for."""
+        return bool(self._cut)
+
+    def _takes(self, choice: int) -> bool:
+        """Whether a choice goes on, or was cut. Raises if the engine had ended it, or it is none of the run's."""
+        if choice in self._cut:
+            return False
         if choice in self.ends or choice >= self._choices:
             raise garbled()
+        return True
+
+    def _piece(self, piece: Piece, now: int) -> None:
+        choice = piece.channel.choice
+        if not self._takes(choice):
+            return
         ids: Sequence[int] = piece.token_ids
         count = len(ids) if piece.token_count is None else piece.token_count
         if self._max_tokens is not None:
             written = self._written[choice] = self._written.get(choice, 0) + count
             if written > self._max_tokens:
-                self.overrun = True
+                self._cut.add(choice)
                 self.finish(choice, FinishReason.LENGTH)
                 return
         logprobs = piece.logprobs

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from tokenwire.domain.cursor import Channel, Cursor
 from tokenwire.domain.events import ChannelEnd, End, Marker, TokenLogprob
 
+# What a run and each of its markers cost in memory, roughly.
+LOG_BYTES = 512
+MARKER_BYTES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Marked:
@@ -59,9 +63,9 @@ class RunLog:
         self.channels: list[ChannelLog] = []
         self.dropped = False
         # Bytes of memory held, roughly.
-        self.size = 512
+        self.size = _record_size(())
         self._by_channel: dict[Channel, ChannelLog] = {}
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     @property
     def end(self) -> End | None:
@@ -69,12 +73,17 @@ class RunLog:
         last = self.markers[-1].marker if self.markers else None
         return last if isinstance(last, End) else None
 
+    @property
+    def text_size(self) -> int:
+        """The part of `size` that giving the text up would free."""
+        return self.size - _record_size(self.markers)
+
     def append(self, marker: Marker, at_ms: int) -> None:
         """Appends an event without text."""
         assert self.end is None, "nothing follows the end of a run"
         self.head += 1
         self.markers.append(Marked(self.head, at_ms, marker))
-        self.size += 256
+        self.size += MARKER_BYTES
         self.wake()
 
     def append_text(
@@ -87,17 +96,19 @@ class RunLog:
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> None:
         """Appends text to a channel, without waking the readers: the writer does so once for all it has."""
+        assert self.end is None, "nothing follows the end of a run"
+        # What cannot be stored fails here, before anything is changed.
+        data, ids = text.encode(), array("I", token_ids)
         log = self._by_channel.get(channel) or self._open(channel)
         self.head += 1
-        data = text.encode()
         log.text += data
         self.size += len(data) + 16 + 4 * token_count + 200 * len(logprobs)
         log.seqs.append(self.head)
         log.ends.append(len(log.text))
         log.tokens.append((log.tokens[-1] if log.tokens else 0) + token_count)
         log.at_ms.append(at_ms)
-        if len(token_ids) == token_count:
-            log.token_ids.extend(token_ids)
+        if len(ids) == token_count:
+            log.token_ids.extend(ids)
         else:
             log.ids_known = False
         if logprobs:
@@ -110,7 +121,7 @@ class RunLog:
     def wake(self) -> None:
         """Wakes the readers that wait."""
         if self._waiters:
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, {}
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -118,8 +129,11 @@ class RunLog:
     async def changed(self) -> None:
         """Waits until something is appended, or the text is dropped."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
 
     def channel_ends(self) -> tuple[ChannelEnd, ...]:
         """Returns each channel's length and SHA-256, sorted by channel."""
@@ -143,10 +157,14 @@ class RunLog:
         self.dropped = True
         self.channels = []
         self._by_channel = {}
-        self.size = 512 + 256 * len(self.markers)
+        self.size = _record_size(self.markers)
         self.wake()
 
     def _open(self, channel: Channel) -> ChannelLog:
         log = self._by_channel[channel] = ChannelLog(channel)
         self.channels.append(log)
         return log
+
+
+def _record_size(markers: Sequence[Marked]) -> int:
+    return LOG_BYTES + MARKER_BYTES * len(markers)

@@ -30,10 +30,9 @@ class MemoryJournal:
 
     def extend(self, run_id: str, share: int) -> None:
         """Reserves `share` bytes in all for a run."""
-        more = share - self._shares.get(run_id, 0)
-        while self._held + more > self._max_bytes and self._finished:
-            self._drop(next(iter(self._finished)))
-        if self._held + more > self._max_bytes:
+        missing = self._held + share - self._shares.get(run_id, 0) - self._max_bytes
+        if missing > 0 and missing > sum(self._logs[one].text_size for one in self._finished):
+            # Giving text up would not help.
             raise TokenwireError(
                 Code.RESOURCE_EXHAUSTED,
                 "JOURNAL_FULL",
@@ -41,12 +40,16 @@ class MemoryJournal:
                 retryable=True,
                 retry_after=1.0,
             )
+        while self._held + share - self._shares.get(run_id, 0) > self._max_bytes:
+            self._drop(next(iter(self._finished)))
         self._hold(run_id, share)
 
     def settle(self, run_id: str) -> None:
         """Replaces the share of a run that has ended by what it really holds."""
-        self._hold(run_id, self._logs[run_id].size)
-        self._finished[run_id] = None
+        log = self._logs[run_id]
+        self._hold(run_id, log.size)
+        if log.text_size:
+            self._finished[run_id] = None
 
     def forget(self, run_id: str) -> None:
         """Drops a run's log."""

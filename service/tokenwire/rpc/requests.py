@@ -129,11 +129,7 @@ def delivery_of(request: Any) -> Delivery:
         )
         if options.HasField(name)  # type: ignore[arg-type]
     }
-    unknown = tuple(
-        name
-        for name in ("pacing", "progress")
-        if options.HasField(name)
-    )
+    unknown = tuple(name for name in ("pacing", "progress") if options.HasField(name))
     return Delivery(buffering=buffering, unknown=(*unknown, *(("language",) if options.language else ())))
 
 

@@ -1,6 +1,5 @@
 """Errors: domain values to google.rpc details."""
 
-from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 from google.rpc import error_details_pb2
@@ -10,26 +9,30 @@ from tokenwire.domain.errors import DOMAIN, Code, TokenwireError
 
 # Beyond 8 KiB of trailers gRPC refuses them at random, beyond 16 KiB always.
 MAX_DETAILS_BYTES = 6 * 1024
+# Of these, for the facts in ErrorInfo, so that it always fits.
+MAX_FACTS_BYTES = 2 * 1024
+MAX_VIOLATIONS = 20
 
 
 def encode_error(error: TokenwireError, rpc_id: str) -> bytes:
-    """Serializes the google.rpc.Status of an error. What would make it too large is left out, the last first."""
-    details = _details(error, rpc_id)
+    """Serializes the google.rpc.Status of an error. What would make it too large is left out."""
     status = Status(code=error.code, message=error.message[:500])
-    while True:
-        del status.details[:]
-        status.details.extend(details)
-        data: bytes = status.SerializeToString()
-        if len(data) <= MAX_DETAILS_BYTES or len(details) <= 1:
-            return data
-        details.pop()
+    for detail in _details(error, rpc_id):
+        status.details.add().Pack(detail)
+        while status.ByteSize() > MAX_DETAILS_BYTES:
+            del status.details[-1]
+            if not isinstance(detail, error_details_pb2.BadRequest) or len(detail.field_violations) < 2:
+                break
+            del detail.field_violations[-1]
+            status.details.add().Pack(detail)
+    data: bytes = status.SerializeToString()
+    return data
 
 
-def _details(error: TokenwireError, rpc_id: str) -> list[Any]:
-    metadata = {"retryable": "true" if error.retryable else "false"} | error.metadata
+def _details(error: TokenwireError, rpc_id: str) -> list[ProtoMessage]:
     details: list[ProtoMessage] = []
     if error.code is not Code.INTERNAL or error.reason != "INTERNAL":
-        details.append(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+        details.append(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_facts(error)))
     details.append(error_details_pb2.RequestInfo(request_id=rpc_id))
     if error.retry_after is not None:
         delay = Duration()
@@ -41,12 +44,18 @@ def _details(error: TokenwireError, rpc_id: str) -> list[Any]:
     if error.violations:
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description)
-            for one in error.violations[:20]
+            for one in error.violations[:MAX_VIOLATIONS]
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
-    packed = []
-    for detail in details:
-        box = Any()
-        box.Pack(detail)
-        packed.append(box)
-    return packed
+    return details
+
+
+def _facts(error: TokenwireError) -> dict[str, str]:
+    facts = {"retryable": "true" if error.retryable else "false"}
+    room = MAX_FACTS_BYTES
+    for key, value in error.metadata.items():
+        # Each entry costs a few bytes of its own.
+        room -= len(key.encode()) + len(value.encode()) + 16
+        if room >= 0:
+            facts[key] = value
+    return facts

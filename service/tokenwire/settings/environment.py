@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from tokenwire.settings.names import CONFIG, PREFIX, variable_name
 from tokenwire.settings.problems import Given, unknown
 
+# Read by the command line as a client: the address of the service to call, and no setting of one.
+TARGET = f"{PREFIX}TARGET"
+
 # Kubernetes sets such variables in each pod beside a Service called tokenwire or tokenwire-something.
 _SERVICE_LINK = re.compile(r".*(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT|_PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)")
 
@@ -20,7 +23,7 @@ def environment() -> dict[str, str]:
 def read_variables(environ: Mapping[str, str], names: list[str]) -> tuple[dict[str, Given], list[str]]:
     """Returns the settings that variables give, and what is wrong with the names; an empty variable counts as unset."""
     settings = {variable_name(name): name for name in names}
-    known = [*settings, variable_name(CONFIG)]
+    known = [*settings, variable_name(CONFIG), TARGET]
     given: dict[str, Given] = {}
     problems = []
     for variable, text in environ.items():

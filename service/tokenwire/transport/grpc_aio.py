@@ -3,6 +3,7 @@
 How grpc.aio 1.85 behaves where its documentation is silent is pinned by tests/wire.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from inspect import isasyncgen
@@ -16,9 +17,10 @@ from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.domain.request import Delivery
 from tokenwire.transport.call import AbortedError, ClientGoneError, Endpoint, Handler, Kind
 
-# What a client can hold of a status message and its details; more is refused by HTTP/2 header limits.
-MAX_MESSAGE_CHARS = 500
+# Trailers beyond 8 KiB are refused at random. Details take up to 6 of it, and a byte of the message up to three.
+MAX_MESSAGE_BYTES = 500
 DETAILS_KEY = "grpc-status-details-bin"
+SEND_MAX = "grpc.max_send_message_length"
 
 # Subscripted in the type stubs alone.
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -32,20 +34,32 @@ _KINDS = {
 }
 
 
-def server_options(message_max_bytes: int) -> list[tuple[str, int]]:
-    """Returns the channel options of a server (measured: tests/wire/test_keepalive.py)."""
+def server_options(
+    message_max_bytes: int, *, keepalive_seconds: float = 10.0, ping_timeout_seconds: float = 5.0
+) -> list[tuple[str, int]]:
+    """Returns the channel options of a server (measured: tests/wire/test_keepalive.py).
+
+    Args:
+        message_max_bytes: the largest request or response.
+        keepalive_seconds: between two pings to a silent client.
+        ping_timeout_seconds: until a client that does not answer a ping is taken for gone.
+    """
+    ping_timeout_ms = int(ping_timeout_seconds * 1000)
     return [
         ("grpc.max_receive_message_length", message_max_bytes),
-        ("grpc.max_send_message_length", message_max_bytes),
+        (SEND_MAX, message_max_bytes),
         ("grpc.max_metadata_size", 8192),
         ("grpc.absolute_max_metadata_size", 16384),
         # A lower bound leaves further streams of one channel hanging without a word.
         ("grpc.max_concurrent_streams", 4096),
+        # Calls that arrive faster than the event loop takes them: above 1000, by default, some end as CANCELLED.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 100_000),
         ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_time_ms", int(keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", ping_timeout_ms),
         # The bound that counts: without it a frozen client is noticed after a minute.
-        ("grpc.http2.ping_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", ping_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # Clients may ping often during a long prefill; the option with `recv` in its name has no effect.
@@ -104,7 +118,7 @@ class GrpcServer:
         encode: what a handler returns or writes, to bytes.
         encode_error: an error and the rpc id, to a serialized google.rpc.Status.
         new_context: makes an RPC's context.
-        options: channel options.
+        options: channel options, as `server_options` makes them.
     """
 
     def __init__(
@@ -118,7 +132,8 @@ class GrpcServer:
         options: Sequence[tuple[str, int]],
     ) -> None:
         self._layered = layered
-        self._encode = encode
+        self._encode_message = encode
+        self._send_max_bytes = dict(options)[SEND_MAX]
         self._encode_error = encode_error
         self._new_context = new_context
         self._foreign: dict[str, RpcHandler] = {}
@@ -154,7 +169,9 @@ class GrpcServer:
         return found
 
     def _method(self, endpoint: Endpoint) -> RpcHandler:
-        handler = self._layered(endpoint.handler)
+        streams = endpoint.kind in (Kind.SERVER_STREAM, Kind.BIDI)
+        # Inside the layers, so that an answer which cannot be encoded is a bug like any other.
+        handler = self._layered(endpoint.handler if streams else self._encoded(endpoint.handler))
 
         async def serve(request: Any, context: Context) -> bytes | None:
             call = GrpcCall(
@@ -166,15 +183,16 @@ class GrpcServer:
                 encode=self._encode,
             )
             try:
-                answer = await handler(request, call)
-                return None if answer is None else self._encode(answer)
+                answer: bytes | None = await handler(request, call)
+                return answer
             except TokenwireError as error:
                 await self._abort(context, error, call.context.rpc_id)
             except AbortedError as error:
                 if error.__cause__ is not None:
                     raise error.__cause__ from None
             except ClientGoneError:
-                pass
+                # Else grpc tries to send a status, and logs with a traceback that it cannot.
+                raise asyncio.CancelledError from None
             return None
 
         make = {
@@ -187,12 +205,31 @@ class GrpcServer:
         method: RpcHandler = make(serve, request_deserializer=None, response_serializer=self._serialized)
         return method
 
+    def _encoded(self, handler: Handler) -> Handler:
+        async def serve(request: Any, call: Any) -> bytes:
+            return self._encode(await handler(request, call))
+
+        return serve
+
+    def _encode(self, message: object) -> bytes:
+        data = self._encode_message(message)
+        if len(data) > self._send_max_bytes:
+            # grpc would end the call without a word to us or our details to the client.
+            raise TokenwireError(
+                Code.RESOURCE_EXHAUSTED,
+                "MESSAGE_TOO_LARGE",
+                "the answer is larger than a message may be; read it as a stream, without its full text at the end",
+                metadata={"limit": str(self._send_max_bytes), "got": str(len(data))},
+            )
+        return data
+
     def _serialized(self, message: object) -> bytes:
         return message if isinstance(message, bytes) else self._encode(message)
 
     async def _abort(self, context: Context, error: TokenwireError, rpc_id: str) -> None:
         trailers = ((DETAILS_KEY, self._encode_error(error, rpc_id)),)
-        await context.abort(_STATUS[error.code], error.message[:MAX_MESSAGE_CHARS], trailers)
+        message = error.message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+        await context.abort(_STATUS[error.code], message, trailers)
 
 
 _STATUS = {code: next(one for one in grpc.StatusCode if one.value[0] == code) for code in Code}

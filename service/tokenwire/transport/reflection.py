@@ -4,8 +4,10 @@ grpcio-reflection has v1alpha alone. The messages of v1 are the same on the wire
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
@@ -22,7 +24,7 @@ def enable_reflection(server: GrpcServer, services: Sequence[str], pool: Descrip
     for file in (FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb), alpha, _as_v1(alpha)):
         pool.Add(file)
     names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME, V1]
-    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
+    servicer = reflection.aio.ReflectionServicer(names, pool=_WithMethods(pool))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server.grpc_server)
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -31,6 +33,26 @@ def enable_reflection(server: GrpcServer, services: Sequence[str], pool: Descrip
     )
     handler = grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": method})
     server.grpc_server.add_generic_rpc_handlers([handler])
+
+
+class _WithMethods:
+    """A pool that also finds the file of a method, as `grpcurl describe` of one asks for."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's own name
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            found: FileDescriptor = (
+                self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+            )
+            return found
 
 
 def _as_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:

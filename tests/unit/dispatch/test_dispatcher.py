@@ -1,0 +1,169 @@
+"""Whatever an engine does, its run ends, once, and says how."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from tokenwire.domain.cursor import Channel
+from tokenwire.domain.errors import Code, EngineError
+from tokenwire.domain.events import Continuation, Dispatched, End, FinishReason
+from tokenwire.domain.generation import Generated, Job, Piece, PromptRead
+from tokenwire.domain.request import Limits, Sampling, Stopping
+from tokenwire.engines.scripted import Cut, Emit, Fail, Pause, ScriptedEngine, Step
+from unit.dispatch.house import House, asked, engine, say, stop, text_of
+
+REFUSED = EngineError(Code.INVALID_ARGUMENT, "ENGINE_REFUSED", "no")
+BUSY = EngineError(Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY", "full", retryable=True, retry_after=2.0)
+
+
+async def ended(house: House, **fields: Any) -> End:
+    run = await house.submit(asked(**fields))
+    await run.finished()
+    assert run.end is not None
+    return run.end
+
+
+@pytest.mark.asyncio
+async def test_a_run_is_start_dispatched_text_end() -> None:
+    house = House(engine(say("a"), say("b"), stop()))
+    run = await house.submit(asked())
+    assert await house.read_to_the_end(run) == "ab"
+    (_, dispatched, end) = (marked.marker for marked in run.log.markers)
+    assert dispatched == Dispatched(engine="scripted", attempt=1, continuation=Continuation.FIRST)
+    assert isinstance(end, End)
+    assert (end.error, end.choices[0].finish_reason) == (None, FinishReason.STOP)
+    assert end.channels == run.log.channel_ends()
+    house.at_rest()
+
+
+FAILURES: dict[str, tuple[Step, Code, Code, str]] = {
+    "a refusal": (Fail(REFUSED), Code.INVALID_ARGUMENT, Code.DATA_LOSS, "ENGINE_REFUSED"),
+    "no memory": (Fail(BUSY), Code.RESOURCE_EXHAUSTED, Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY"),
+    "a cut stream": (Cut(), Code.UNAVAILABLE, Code.DATA_LOSS, "ENGINE_LOST"),
+    "silence": (Pause(None), Code.DEADLINE_EXCEEDED, Code.DATA_LOSS, ""),
+    "a bug": (Fail(ValueError("the prompt, a path")), Code.INTERNAL, Code.INTERNAL, "INTERNAL"),
+    "a cancellation inside": (Fail(asyncio.CancelledError()), Code.INTERNAL, Code.INTERNAL, "INTERNAL"),  # type: ignore[arg-type]
+    "no text at all": (say("\ud83d"), Code.INTERNAL, Code.INTERNAL, "INTERNAL"),
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before text", "after text"])
+@pytest.mark.parametrize(("step", "early", "lost", "reason"), FAILURES.values(), ids=FAILURES.keys())
+@pytest.mark.asyncio
+async def test_a_failure_is_the_run_s_end(step: Step, early: Code, lost: Code, reason: str, late: bool) -> None:
+    house = House(engine(say("a"), step) if late else engine(step))
+    end = await ended(house)
+    assert end.error is not None
+    assert end.error.code is (lost if late else early)
+    assert end.error.reason == (reason or ("ENGINE_STALLED" if late else "FIRST_TOKEN_TIMEOUT"))
+    assert end.choices[0].finish_reason is FinishReason.ERROR
+    assert "path" not in repr(end)
+    # What was lost in the middle may be asked for again; a bug or a refusal rather not.
+    assert end.error.retryable == (
+        end.error.reason not in ("INTERNAL", "ENGINE_REFUSED") or end.error.code is Code.DATA_LOSS
+    )
+    assert [one.bytes for one in end.channels] == ([1] if late else [])
+    house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_ends_before_every_choice_did_is_lost() -> None:
+    end = await ended(House(engine(say("a"), say("b", 1), stop(1))), sampling=Sampling(n=2))
+    assert end.error is not None
+    assert end.error.reason == "ENGINE_LOST"
+    assert [one.finish_reason for one in end.choices] == [FinishReason.ERROR, FinishReason.STOP]
+
+
+@pytest.mark.parametrize(("asked_for", "seconds"), [(None, 120), (5.0, 5)])
+@pytest.mark.asyncio
+async def test_the_first_token_must_come_in_time_however_long_the_prompt(asked_for: float | None, seconds: int) -> None:
+    read = Emit((PromptRead(prompt_tokens=1, cached_tokens=0),))
+    house = House(engine(Pause(seconds * 0.9), read, Pause(seconds * 0.9), say("a"), stop()))
+    end = await ended(house, limits=Limits(first_token_timeout=asked_for))
+    assert end.error is not None
+    assert (end.error.code, end.error.reason) == (Code.DEADLINE_EXCEEDED, "FIRST_TOKEN_TIMEOUT")
+    assert end.timings.completed_ms == seconds * 1000
+    house.at_rest()
+
+
+@pytest.mark.parametrize(("asked_for", "seconds"), [(None, 30), (5.0, 5)])
+@pytest.mark.asyncio
+async def test_after_the_first_token_silence_is_a_stall_and_anything_is_a_sign_of_life(
+    asked_for: float | None, seconds: int
+) -> None:
+    empty = Emit((Piece(channel=Channel(), text="", token_ids=(1,)),))
+    lives: list[Step] = [Pause(seconds - 1), empty] * 10
+    house = House(engine(say("a"), *lives, Pause(None)))
+    end = await ended(house, limits=Limits(stall_timeout=asked_for))
+    assert end.error is not None
+    assert (end.error.code, end.error.reason) == (Code.DATA_LOSS, "ENGINE_STALLED")
+    assert end.timings.completed_ms == (10 * (seconds - 1) + seconds) * 1000
+    house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_does_not_stop_at_max_tokens_is_stopped() -> None:
+    house = House(engine(*([say("a")] * 10), Pause(None)))
+    run = await house.submit(asked(stopping=Stopping(max_tokens=4)))
+    assert await house.read_to_the_end(run) == "aaaa"
+    assert run.end is not None
+    assert (run.end.error, run.end.choices[0].finish_reason) == (None, FinishReason.LENGTH)
+    assert house.engine.stopped == 1
+    house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_an_engine_hears_its_own_default_for_tokens() -> None:
+    limits: list[int | None] = []
+
+    def script(job: Job) -> list[Step]:
+        limits.append(job.submission.stopping.max_tokens)
+        return [say("a"), stop()]
+
+    house = House(ScriptedEngine(script=script))
+    for limit in (None, 7):
+        await ended(house, stopping=Stopping(max_tokens=limit))
+    assert limits == [64, 7]
+    house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_outgrows_the_journal_is_cut_with_a_clear_reason() -> None:
+    house = House(engine(*([say("x" * 3000)] * 20), stop()), journal_bytes=40_000)
+    run = await house.submit(asked())
+    await run.finished()
+    assert run.error is not None
+    assert (run.error.code, run.error.reason) == (Code.RESOURCE_EXHAUSTED, "JOURNAL_FULL")
+    assert 20_000 < len(text_of(run)) < 40_000
+    assert house.journal.held == run.log.size
+    house.at_rest()
+
+
+class Clinging(ScriptedEngine):
+    """Its generator does not want to close."""
+
+    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+        """Writes one token, and then clings."""
+        self.running += 1
+        try:
+            yield [Piece(channel=Channel(), text="a", token_ids=(1,))]
+            await asyncio.sleep(5)
+        finally:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.running -= 1
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_hangs_in_its_close_is_given_up_at_the_stall_limit() -> None:
+    house = House(Clinging())
+    run = await house.submit(asked())
+    await asyncio.sleep(1)
+    ended = await house.runs.cancel(house.context, run_id=run.id)
+    assert ended.end is not None
+    assert (ended.end.error, ended.end.choices[0].finish_reason) == (None, FinishReason.CANCELLED)
+    assert ended.end.timings.completed_ms == 30_000
+    house.at_rest()

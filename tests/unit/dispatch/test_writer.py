@@ -1,0 +1,125 @@
+"""What an engine tells becomes canonical events; what it must not tell is a failure."""
+
+import pytest
+
+from tokenwire.dispatch.writer import Writer
+from tokenwire.domain.cursor import Channel, ChannelKind
+from tokenwire.domain.errors import EngineError
+from tokenwire.domain.events import ChoiceEnd, FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
+from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.journal.log import RunLog
+
+TEXT, REASONING, CALL = Channel(), Channel(0, ChannelKind.REASONING), Channel(0, ChannelKind.TOOL_CALL)
+
+
+def writer(choices: int = 1, max_tokens: int | None = None) -> Writer:
+    return Writer(RunLog(), lambda: 7, choices, max_tokens)
+
+
+def piece(text: str, *ids: int, channel: Channel = TEXT, count: int | None = None) -> Piece:
+    told = tuple(TokenLogprob(token_id=one, token="", logprob=-1.0) for one in ids)
+    return Piece(channel=channel, text=text, token_ids=ids, token_count=count, logprobs=told)
+
+
+def done(choice: int = 0, reason: FinishReason = FinishReason.STOP) -> ChoiceDone:
+    return ChoiceDone(choice=choice, finish_reason=reason)
+
+
+def text_of(one: Writer, channel: Channel = TEXT) -> str:
+    log = one.log.channel(channel)
+    return log.text.decode() if log else ""
+
+
+def test_tokens_without_text_wait_for_the_next_text_of_their_own_channel() -> None:
+    one = writer()
+    one.write([piece("", 1), piece("", 2, 3), piece("r", 4, channel=REASONING), piece("é", 5)], 1)
+    log = one.log.channel(TEXT)
+    assert log is not None
+    assert (list(log.seqs), list(log.tokens), list(log.token_ids)) == ([2], [4], [1, 2, 3, 5])
+    assert [logprob.token_id for logprob in log.logprobs[0]] == [1, 2, 3, 5]
+
+
+def test_tokens_that_never_get_text_go_into_the_end_of_their_choice() -> None:
+    one = writer(choices=2)
+    one.write([piece("a", 1), piece("", 2), piece("", 3), piece("b", 4, channel=Channel(1)), done(0), done(1)], 1)
+    assert [one.ends[choice].trailing_token_ids for choice in (0, 1)] == [(2, 3), ()]
+    assert one.usage().output_tokens == 4
+
+
+def test_heads_and_the_read_prompt_are_events_without_text() -> None:
+    one = writer()
+    one.write([PromptRead(prompt_tokens=5, cached_tokens=2), CallHead(channel=CALL, id="i", name="n")], 3)
+    assert [marked.marker for marked in one.log.markers] == [
+        UsageUpdate(attempt=3, usage=Usage(prompt_tokens=5, cached_tokens=2)),
+        ToolCallHead(channel=CALL, id="i", name="n"),
+    ]
+    assert [marked.at_ms for marked in one.log.markers] == [7, 7]
+
+
+def test_an_engine_that_writes_more_than_it_was_asked_for_is_cut() -> None:
+    one = writer(max_tokens=3)
+    one.write([piece("a", 1), piece("b", 2, channel=REASONING), piece("", 3)], 1)
+    assert not one.overrun
+    one.write([piece("c", 4), piece("d", 5), CallHead(channel=CALL, id="i", name="n"), done()], 1)
+    assert (one.overrun, one.done, text_of(one), text_of(one, REASONING)) == (True, True, "a", "b")
+    assert one.ends[0] == ChoiceEnd(choice=0, finish_reason=FinishReason.LENGTH, trailing_token_ids=(3,))
+    assert one.log.markers == []
+
+
+def test_one_choice_that_is_cut_leaves_the_others_alone() -> None:
+    one = writer(choices=2, max_tokens=1)
+    one.write([piece("a", 1), piece("b", 2), piece("c", 3, channel=Channel(1))], 1)
+    assert (one.overrun, one.done, text_of(one), text_of(one, Channel(1))) == (True, False, "a", "c")
+    one.write([done(1)], 1)
+    assert one.done
+    with pytest.raises(EngineError, match="protocol"):
+        one.write([piece("after its own end", 4, channel=Channel(1))], 1)
+
+
+WRONG: dict[str, list[Generated]] = {
+    "text after the end of its choice": [piece("a"), done(), piece("b")],
+    "a token after the end of its choice": [done(), piece("", 1)],
+    "a tool call after the end of its choice": [done(), CallHead(channel=CALL, id="", name="n")],
+    "text of a choice that was not asked for": [piece("a", channel=Channel(1))],
+    "a tool call of a choice that was not asked for": [
+        CallHead(channel=Channel(3, ChannelKind.TOOL_CALL), id="", name="n")
+    ],
+    "the end of a choice that was not asked for": [done(1)],
+}
+
+
+@pytest.mark.parametrize("batch", WRONG.values(), ids=WRONG.keys())
+def test_what_is_not_the_protocol_is_a_failure(batch: list[Generated]) -> None:
+    one = writer()
+    with pytest.raises(EngineError) as caught:
+        one.write(batch, 1)
+    assert caught.value.reason == "UPSTREAM_PROTOCOL"
+    assert not one.done or done() in batch
+
+
+def test_what_is_said_first_of_a_choice_s_end_counts() -> None:
+    one = writer()
+    one.write([done(reason=FinishReason.TOOL_CALLS), done()], 1)
+    one.finish(0, FinishReason.CANCELLED)
+    assert one.ends[0].finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_usage_is_what_was_written_until_the_engine_tells_its_own_counts() -> None:
+    one = writer(choices=2)
+    assert one.usage() == Usage()
+    one.write([PromptRead(prompt_tokens=10, cached_tokens=4), piece("a", 1, 2), piece("", 3)], 1)
+    one.write([piece("b", count=5, channel=Channel(1))], 1)
+    assert one.usage() == Usage(prompt_tokens=10, cached_tokens=4, output_tokens=8)
+    one.write([Totals(output_tokens=9, reasoning_tokens=2)], 1)
+    assert one.usage() == Usage(prompt_tokens=10, cached_tokens=4, output_tokens=9, reasoning_tokens=2)
+    one.write([Totals(prompt_tokens=11, cached_tokens=0, output_tokens=0)], 1)
+    assert one.usage() == Usage(prompt_tokens=11)
+
+
+@pytest.mark.asyncio
+async def test_one_read_of_the_engine_wakes_the_readers_once() -> None:
+    one = writer()
+    woken: list[int] = []
+    one.log.wake = lambda: woken.append(one.log.head)  # type: ignore[method-assign]
+    one.write([piece("a"), piece("b"), piece("c")], 1)
+    assert woken == [3]

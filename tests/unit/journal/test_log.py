@@ -1,0 +1,117 @@
+"""One run's log: dense numbers, whole events, readers that wake."""
+
+import asyncio
+import hashlib
+from itertools import pairwise
+
+import pytest
+
+from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
+from tokenwire.domain.events import ChannelEnd, ChoiceEnd, End, FinishReason, Start, Timings, TokenLogprob, Usage
+from tokenwire.journal.log import RunLog
+
+START = Start(run_id="r", request_id="", model="m", labels={}, retention_seconds=1)
+END = End(
+    choices=(ChoiceEnd(choice=0, finish_reason=FinishReason.STOP),), usage=Usage(), timings=Timings(), channels=()
+)
+REASONING = Channel(0, ChannelKind.REASONING)
+
+
+def test_numbers_are_dense_over_markers_and_text() -> None:
+    log = RunLog()
+    log.append(START, 0)
+    for channel in (REASONING, Channel(), REASONING):
+        log.append_text(channel, "水", 1)
+    log.append(END, 2)
+    reasoning = log.channel(REASONING)
+    assert reasoning is not None
+    assert [marked.seq for marked in log.markers] == [1, 5]
+    assert list(reasoning.seqs) == [2, 4]
+    assert list(reasoning.ends) == [3, 6]
+    assert log.head_cursor == Cursor(5)
+
+
+def test_nothing_follows_the_end() -> None:
+    log = RunLog()
+    log.append(END, 0)
+    with pytest.raises(AssertionError):
+        log.append(START, 0)
+    with pytest.raises(AssertionError):
+        log.append_text(Channel(), "a", 0)
+    assert log.head == 1
+
+
+def test_text_that_cannot_be_written_leaves_no_trace() -> None:
+    log = RunLog()
+    log.append(START, 0)
+    with pytest.raises(UnicodeEncodeError):
+        log.append_text(Channel(), "half a pair: \ud83d", 0)
+    with pytest.raises(OverflowError):
+        log.append_text(Channel(), "a", 0, (-1,), 1)
+    assert log.head == 1
+    assert log.channels == []
+    assert log.channel_ends() == ()
+
+
+def test_the_end_names_every_channel_in_order_with_length_and_digest() -> None:
+    log = RunLog()
+    log.append_text(Channel(1), "é", 0, (1, 2), 2)
+    log.append_text(REASONING, "b", 0)
+    log.append_text(Channel(), "c", 0, (3,), 1)
+    assert log.channel_ends() == tuple(
+        ChannelEnd(
+            channel=channel, bytes=len(text.encode()), tokens=tokens, sha256=hashlib.sha256(text.encode()).hexdigest()
+        )
+        for channel, text, tokens in ((Channel(), "c", 1), (REASONING, "b", 0), (Channel(1), "é", 2))
+    )
+
+
+def test_ids_are_told_only_while_the_engine_tells_each_one() -> None:
+    log = RunLog()
+    log.append_text(Channel(), "ab", 0, (1, 2), 2)
+    log.append_text(REASONING, "ab", 0, (1, 2), 2)
+    log.append_text(Channel(), "c", 0, (), 1)
+    (text, reasoning) = log.channels
+    assert (text.ids_known, reasoning.ids_known) == (False, True)
+    assert list(text.tokens) == [2, 3]
+
+
+def test_the_size_grows_with_all_that_is_held() -> None:
+    log = RunLog()
+    sizes = [log.size]
+    log.append(START, 0)
+    sizes.append(log.size)
+    log.append_text(Channel(), "x" * 100, 0)
+    sizes.append(log.size)
+    log.append_text(Channel(), "x", 0, (1,) * 50, 50)
+    sizes.append(log.size)
+    log.append_text(Channel(), "x", 0, (), 0, (TokenLogprob(token_id=1, token="x", logprob=0.0),))
+    sizes.append(log.size)
+    grown = [later - earlier for earlier, later in pairwise(sizes)]
+    assert all(more >= least for more, least in zip(grown, (100, 100, 200, 100), strict=True))
+    log.drop()
+    assert log.size == sizes[1]
+
+
+@pytest.mark.asyncio
+async def test_every_waiting_reader_wakes_when_the_writer_says_so() -> None:
+    log = RunLog()
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(log.changed()) for _ in range(3)]
+        await asyncio.sleep(0)
+        readers[1].cancel()
+        log.append_text(Channel(), "a", 0)
+        await asyncio.sleep(0)
+        assert not any(reader.done() for reader in (readers[0], readers[2]))
+        log.wake()
+
+
+@pytest.mark.asyncio
+async def test_readers_that_leave_a_silent_run_leave_nothing_behind() -> None:
+    log = RunLog()
+    for _ in range(3):
+        reader = asyncio.create_task(log.changed())
+        await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.wait([reader])
+    assert not log._waiters

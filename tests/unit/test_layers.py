@@ -1,0 +1,78 @@
+"""The direction of imports in the house (design: architecture), and the size of its files."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "service" / "tokenwire"
+# What each part of the package may import beside itself.
+ALLOWED = {
+    "domain": "",
+    "settings": "",
+    "settings_table": "settings",
+    "telemetry": "domain",
+    "journal": "domain",
+    "delivery": "journal domain",
+    "engines": "domain",
+    "render": "engines domain",
+    "dispatch": "engines journal domain",
+    "transport": "domain",
+    "interceptors": "transport.call delivery domain telemetry",
+    "rpc": "dispatch render journal delivery engines transport.call domain v1 __version__",
+    "app": "dispatch engines interceptors journal rpc settings telemetry transport domain",
+    "server": "app engines rpc settings telemetry transport domain",
+    "cli": "app server settings telemetry engines domain v1 __version__",
+    "__main__": "cli",
+    "__init__": "",
+}
+# Who may import these from outside the package.
+FOREIGN = {"grpc": "transport cli", "google.protobuf": "rpc transport cli"}
+FILES = {path: path.relative_to(PACKAGE).parts for path in PACKAGE.rglob("*.py") if path.parent.name != "v1"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name} has a relative import"
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def under(module: str, prefixes: str) -> bool:
+    return any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes.split())
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path, parts in FILES.items():
+        part = parts[0].removesuffix(".py")
+        assert part in ALLOWED, f"{part} is new: say here what it may import"
+        for module in imports(path):
+            own = module.removeprefix("tokenwire.")
+            forbidden = any(under(module, name) and part not in users.split() for name, users in FOREIGN.items())
+            if forbidden or (own != module and not under(own, f"{part} {ALLOWED[part]}")):
+                wrong.append(f"{'/'.join(parts)} imports {module}")
+    assert not wrong
+
+
+def test_one_file_reads_the_environment() -> None:
+    readers = set()
+    for path, parts in FILES.items():
+        tree = ast.parse(path.read_text())
+        # What is copied whole into a child's environment, or set for a library, is not read.
+        handed_on = {id(value) for node in ast.walk(tree) if isinstance(node, ast.Dict) for value in node.values}
+        handed_on |= {
+            id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "setdefault"
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and id(node) not in handed_on:
+                readers.add("/".join(parts))
+        readers |= {"/".join(parts) for module in imports(path) if module in ("os.environ", "os.getenv")}
+    assert readers <= {"settings/environment.py"}
+
+
+def test_no_written_file_has_more_than_400_lines() -> None:
+    files = [*FILES, *(ROOT / "tests").rglob("*.py")]
+    assert not [path.name for path in files if len(path.read_text().splitlines()) > 400]
