@@ -43,13 +43,18 @@ def test_the_wheel_holds_the_package_and_its_descriptors_and_nothing_beside_it(w
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"tokenwire"}
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
-async def test_a_client_needs_the_wheel_without_extras_alone(wheel: Path, tmp_path: Path, resolution: str) -> None:
+@pytest.fixture(params=["highest", "lowest-direct"])
+def python(request: pytest.FixtureRequest, wheel: Path, tmp_path: Path) -> Path:
+    """Returns the interpreter of an environment that holds the wheel without extras alone."""
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
-    subprocess.run([*install, "--resolution", resolution, str(wheel)], check=True)
+    subprocess.run([*install, "--resolution", request.param, str(wheel)], check=True)
+    return python
+
+
+@pytest.mark.asyncio
+async def test_a_client_needs_the_wheel_without_extras_alone(python: Path, tmp_path: Path) -> None:
     async with service(ScriptedEngine(script=lambda job: words("Once upon a time"))) as running:
         client = await asyncio.create_subprocess_exec(
             python, "-W", "error", "-c", CLIENT, running.address, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
