@@ -132,7 +132,7 @@ def _engine(chosen: EngineSettings, settings: Settings, clock: Clock, on_progres
                 on_progress=on_progress,
             )
         case "scripted":
-            return ScriptedEngine(chosen.name, model=chosen.model or "scripted", seconds_per_token=0.05)
+            return ScriptedEngine(chosen.name, model=chosen.model or "scripted", seconds_per_token=0.02)
         case "openai":
             return OpenAIEngine(
                 name=chosen.name,

@@ -49,11 +49,14 @@ def _service(listen: str, engine: str | None) -> Iterator[str]:
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
     try:
         yield _address(child)
-    except KeyboardInterrupt:
-        # The child has had its own.
-        print(flush=True)
-    finally:
         child.terminate()
+    except KeyboardInterrupt:
+        # The terminal has told the child as well; a second signal would spoil its drain.
+        print(flush=True)
+    except BaseException:
+        child.terminate()
+        raise
+    finally:
         child.communicate(timeout=_STOP_SECONDS)
 
 
