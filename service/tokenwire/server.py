@@ -26,9 +26,9 @@ async def serving(app: App) -> AsyncIterator[int]:
     if app.settings.reflection:
         enable_reflection(app.transport, [service.full_name for service in SERVICES], reflection_pool())
     dirty = asyncio.Event()
-    dirty.set()
     for engine in app.fleet.engines:
         engine.status.watch(dirty.set)
+    await health.set(_serving_names(app))
     port = await app.transport.start(app.settings.listen)
     try:
         await app.fleet.start()
@@ -82,14 +82,18 @@ async def run(app: App, announce: Callable[[int], None]) -> None:
 
 async def _tell_health(app: App, health: Health, dirty: asyncio.Event) -> None:
     """Keeps what probes see up to date with the engines."""
-    generating = {"tokenwire.v1.GenerateService", "tokenwire.v1.ChatService"}
     while True:
         await dirty.wait()
         dirty.clear()
-        states = {engine.name: engine.status.state for engine in app.fleet.engines}
-        # Calls wait for a model that is being loaded, so that counts as serving.
-        able = any(state is not EngineState.UNAVAILABLE for state in states.values())
-        serving = {"": True}
-        serving |= {one.full_name: able or one.full_name not in generating for one in SERVICES}
-        serving |= {f"engine:{name}": state is EngineState.READY for name, state in states.items()}
-        await health.set(serving)
+        await health.set(_serving_names(app))
+
+
+def _serving_names(app: App) -> dict[str, bool]:
+    """Returns what serves: the process, each service, each engine."""
+    generating = {"tokenwire.v1.GenerateService", "tokenwire.v1.ChatService"}
+    states = {engine.name: engine.status.state for engine in app.fleet.engines}
+    # Calls wait for a model that is being loaded, so that counts as serving.
+    able = any(state is not EngineState.UNAVAILABLE for state in states.values())
+    services = {one.full_name: able or one.full_name not in generating for one in SERVICES}
+    engines = {f"engine:{name}": state is EngineState.READY for name, state in states.items()}
+    return {"": True} | services | engines

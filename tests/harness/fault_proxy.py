@@ -24,10 +24,12 @@ class FaultProxy:
         """From now on nothing arrives on either side, and no connection ends: the network between them is gone."""
         self._black_hole = True
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="fault proxy")
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         try:
             async with asyncio.TaskGroup() as group:
@@ -38,7 +40,6 @@ class FaultProxy:
                 one.close()
                 with suppress(ConnectionError):
                     await one.wait_closed()
-            self._tasks.discard(task)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -62,7 +63,7 @@ class FaultProxy:
 async def fault_proxy(target: int) -> AsyncIterator[FaultProxy]:
     """Stands before the server at port `target` while the block runs."""
     proxy = FaultProxy(target)
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

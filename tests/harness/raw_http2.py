@@ -80,7 +80,7 @@ class RawHttp2:
                 (":scheme", "http"),
                 (":path", method),
                 (":authority", f"127.0.0.1:{self._port}"),
-                ("te", "trailers"),
+                ("te", "trailers"),  # codespell:ignore te
                 ("content-type", content_type),
                 *headers,
             ],

@@ -35,7 +35,7 @@ def _runs(running: Service) -> list[Run]:
 
 
 @pytest.mark.asyncio
-async def test_50_clients_that_never_read_stop_no_engine_and_disturb_nobody() -> None:
+async def test_50_clients_that_never_read_stop_no_engine_and_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
     engine = ScriptedEngine(script=_script)
     async with service(engine) as running:
         async with raw_http2(running.port) as raw:
@@ -57,6 +57,7 @@ async def test_50_clients_that_never_read_stop_no_engine_and_disturb_nobody() ->
         stalled = next(run for run in _runs(running) if run.log.size > MIB)
         again = running.runs.AttachRun(AttachRunRequest(run_id=stalled.id))
         assert await text_of(again) == LARGE * 1024
+    assert not caplog.records, "a client that leaves is no error of ours"
 
 
 @pytest.mark.asyncio

@@ -84,9 +84,7 @@ async def test_a_cancel_of_a_unary_call_stops_the_engine() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancel_while_the_handler_is_blocked_in_a_write_stops_the_engine(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_cancel_while_the_handler_is_blocked_in_a_write_stops_the_engine() -> None:
     engine = ScriptedEngine(script=lambda job: LARGE)
     async with service(engine) as running, raw_http2(running.port) as raw:
         stream = await raw.request(METHOD, grpc_message(REQUEST.SerializeToString()))
@@ -95,7 +93,6 @@ async def test_a_cancel_while_the_handler_is_blocked_in_a_write_stops_the_engine
         await until(lambda: _run(running).log.size > 600_000, "the engine did not wait for the reader")
         await raw.reset(stream)
         await _is_gone(running, engine)
-    assert not caplog.records, "a client that leaves is nothing to log as an error"
 
 
 @pytest.mark.asyncio

@@ -86,6 +86,24 @@ async def test_runs_that_take_longer_end_as_shut_down_and_their_streams_say_wher
 
 
 @pytest.mark.asyncio
+async def test_a_reader_that_lags_behind_still_gets_the_rest_and_the_end() -> None:
+    text = "x" * 3_000_000
+    engine = ScriptedEngine(script=lambda job: [Emit((Piece(channel=Channel(), text=text),)), Pause(None)])
+    async with leaving(engine, drain_seconds=0.0) as server:
+        running = server.service
+        stream = running.generate.StreamGenerate(REQUEST)
+        events = [await next_event(stream)]
+        (one,) = running.app.runs.list("local")
+        await until(lambda: one.writer.wrote_text, "the engine has written")
+        server.leave.set()
+        await until(lambda: one.end is not None, "the run has ended")
+        while not events[-1].HasField("end"):
+            events.append(await next_event(stream))
+        assert await stream.code() is grpc.StatusCode.DATA_LOSS
+    assert "".join(event.delta.text for event in events) == text
+
+
+@pytest.mark.asyncio
 async def test_runs_without_text_yet_end_as_unavailable() -> None:
     engine = ScriptedEngine(script=lambda job: [Pause(None)])
     async with leaving(engine, drain_seconds=0.0) as server:

@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from harness.leaving import leaving
@@ -129,3 +129,11 @@ async def test_probes_are_answered_while_many_streams_run() -> None:
         assert await _check(running, "") == SERVING
         for stream in streams:
             stream.cancel()
+
+
+@pytest.mark.asyncio
+async def test_list_tells_all_at_once() -> None:
+    async with service() as running:
+        listed = await HealthStub(running.channel).List(HealthListRequest())
+    statuses = {name: one.status for name, one in listed.statuses.items()}
+    assert statuses[""] == statuses["tokenwire.v1.ChatService"] == statuses["engine:scripted"] == SERVING

@@ -159,10 +159,7 @@ def _default_script(seconds_per_token: float) -> Script:
         text = repr((job.prompt.text, job.prompt.token_ids, asked.sampling.seed))
         limit = asked.stopping.max_tokens or 64
         steps: list[Step] = [Emit((PromptRead(prompt_tokens=job.prompt.tokens or 0, cached_tokens=0),))]
-        choosers = [
-            random.Random(hashlib.sha256(f"{choice}{text}".encode()).digest())
-            for choice in range(asked.n)
-        ]
+        choosers = [random.Random(hashlib.sha256(f"{choice}{text}".encode()).digest()) for choice in range(asked.n)]
         for number in range(limit):
             steps.append(Pause(seconds_per_token))
             batch = []

@@ -1,7 +1,7 @@
 """ModelService."""
 
 from tokenwire.dispatch.fleet import Fleet
-from tokenwire.domain.errors import Code, TokenwireError
+from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.engines.engine import Engine, Tokenizer
 from tokenwire.engines.status import EngineState
 from tokenwire.rpc.requests import from_messages
@@ -57,8 +57,8 @@ class ModelServicer:
 
     async def _tokenizer(self, engine: Engine, call: Call) -> Tokenizer:
         if engine.tokenizer is None:
-            raise TokenwireError(
-                Code.UNIMPLEMENTED, "FEATURE_UNSUPPORTED", f"the engine {engine.name} does not tell its tokens"
+            raise InvalidRequestError(
+                "model", f"the engine {engine.name} does not tell its tokens", reason="FEATURE_UNSUPPORTED"
             )
         await self._submitter.loaded(engine, call)
         return engine.tokenizer

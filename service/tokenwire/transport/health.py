@@ -33,6 +33,11 @@ class Health:
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
                 response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
             ),
+            "List": grpc.unary_unary_rpc_method_handler(
+                self._list,
+                request_deserializer=health_pb2.HealthListRequest.FromString,
+                response_serializer=health_pb2.HealthListResponse.SerializeToString,
+            ),
             "Watch": grpc.unary_stream_rpc_method_handler(
                 self._watch,
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
@@ -65,6 +70,10 @@ class Health:
         if status == _UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return health_pb2.HealthCheckResponse(status=status)
+
+    async def _list(self, request: Any, context: Any) -> Any:
+        statuses = {name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in self._serving}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         told: int | None = None

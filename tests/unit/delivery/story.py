@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 from hypothesis import strategies as st
 
@@ -207,8 +206,3 @@ def sizes(delivery: Delivery) -> dict[ChannelKind, int]:
         if buffering.mode is BufferingMode.SIZE and buffering.size:
             found[kind] = buffering.size
     return found
-
-
-def total(numbers: Sequence[int]) -> list[int]:
-    """Returns the running sums."""
-    return list(accumulate(numbers))
