@@ -264,10 +264,13 @@ class _Replay:
             for channel, text in self._sent.texts.items():
                 if self._offsets.get(channel, 0) != len(text.encode()):
                     yield f"P3: the end came before all of {channel}"
-            trailing = [tuple(one.trailing_token_ids) for one in message.end.choices]
-            if self._reading.token_ids and any(
-                ids != self._sent.trailing.get(Channel(choice), ()) for choice, ids in enumerate(trailing)
-            ):
+            trailing = {
+                Channel(choice.choice, ChannelKind(one.kind), one.index): tuple(one.token_ids)
+                for choice in message.end.choices
+                for one in choice.trailing
+            }
+            sent = {channel: tuple(ids) for channel, ids in self._sent.trailing.items() if ids}
+            if self._reading.token_ids and trailing != sent:
                 yield "P3: the ids after the last text are wrong"
 
     def _with_text(self, message: Event, channel: Channel) -> Iterator[str]:

@@ -65,7 +65,10 @@ class Collector:
                     for one in end.choices:
                         choice = self._choice(one.choice)
                         choice.end = one
-                        choice.token_ids.extend(one.trailing_token_ids)
+                        for trailing in one.trailing:
+                            if trailing.channel.kind is ChannelKind.TEXT:
+                                choice.token_ids.extend(trailing.token_ids)
+                                choice.logprobs.extend(trailing.logprobs)
                 case _:
                     pass
 

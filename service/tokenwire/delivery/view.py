@@ -6,9 +6,9 @@ from dataclasses import replace
 from tokenwire.delivery.buffers import Buffer, NoBuffer, SizeBuffer, code_point_start
 from tokenwire.domain.cursor import START, ChannelKind, Cursor
 from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
-from tokenwire.domain.events import Delta, End, Envelope
+from tokenwire.domain.events import ChoiceEnd, Delta, End, Envelope
 from tokenwire.domain.request import UNBUFFERED, BufferingMode, Delivery
-from tokenwire.journal.log import ChannelLog, RunLog
+from tokenwire.journal.log import UNKNOWN_ID, ChannelLog, RunLog
 
 # Larger messages cost memory at both ends, and slow readers hold several (docs/decisions/0003).
 MAX_TEXT_BYTES = 32 * 1024
@@ -128,7 +128,7 @@ class View:
         tokens = log.tokens
         token_offset = tokens[first - 1] if first else 0
         token_end = tokens[count - 1] if count else 0
-        ids = tuple(log.token_ids[token_offset:token_end]) if self._token_ids and log.ids_known else ()
+        ids = log.token_ids[token_offset:token_end] if self._token_ids else ()
         logprobs = (
             tuple(one for event in range(first, count) for one in log.logprobs.get(event, ())) if log.logprobs else ()
         )
@@ -138,7 +138,7 @@ class View:
             byte_offset=position.sent,
             token_offset=token_offset,
             token_count=token_end - token_offset,
-            token_ids=ids,
+            token_ids=() if UNKNOWN_ID in ids else tuple(ids),
             logprobs=logprobs,
         )
         # The message is as old as the event that holds its last byte.
@@ -188,11 +188,16 @@ class View:
     def _shown(self, end: End) -> End:
         """Fills in what this reader asked for, and leaves out what it did not."""
         if not self._token_ids:
-            end = replace(end, choices=tuple(replace(one, trailing_token_ids=()) for one in end.choices))
+            end = replace(end, choices=tuple(_without_ids(one) for one in end.choices))
         if self._full_text:
             logs = [self._log.channel(one.channel) for one in end.channels]
             end = replace(end, texts=tuple(log.text.decode() if log else "" for log in logs))
         return end
+
+
+def _without_ids(end: ChoiceEnd) -> ChoiceEnd:
+    told = (replace(one, token_ids=()) for one in end.trailing if one.logprobs)
+    return replace(end, trailing=tuple(told))
 
 
 DEFAULT_SIZE = 64

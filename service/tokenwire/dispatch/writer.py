@@ -3,7 +3,15 @@
 from collections.abc import Callable, Sequence
 
 from tokenwire.domain.cursor import Channel
-from tokenwire.domain.events import ChoiceEnd, FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
+from tokenwire.domain.events import (
+    ChoiceEnd,
+    FinishReason,
+    TokenLogprob,
+    ToolCallHead,
+    TrailingTokens,
+    Usage,
+    UsageUpdate,
+)
 from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
 from tokenwire.engines.failure import garbled
 from tokenwire.journal.log import RunLog
@@ -67,13 +75,16 @@ class Writer:
         """Notes how a choice ended. What it says of a choice first, counts."""
         if choice in self.ends:
             return
-        trailing = self._held.get(Channel(choice))
-        self.ends[choice] = ChoiceEnd(
-            choice=choice,
-            finish_reason=reason,
-            matched_stop=matched_stop,
-            trailing_token_ids=tuple(trailing.ids) if trailing else (),
+        trailing = tuple(
+            TrailingTokens(
+                channel=channel,
+                token_ids=tuple(held.ids) if len(held.ids) == held.count else (),
+                logprobs=held.logprobs,
+            )
+            for channel, held in sorted(self._held.items())
+            if channel.choice == choice and held.count
         )
+        self.ends[choice] = ChoiceEnd(choice=choice, finish_reason=reason, matched_stop=matched_stop, trailing=trailing)
 
     def usage(self) -> Usage:
         """Returns the counts so far: the engine's own where it told them, else what was written."""

@@ -145,13 +145,22 @@ class UsageUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrailingTokens:
+    """Tokens of one channel without text that came after its last text; no ids if the engine does not tell all."""
+
+    channel: Channel
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceEnd:
     """How one choice ended. `matched_stop` is the stop string or the stop token's id."""
 
     choice: int
     finish_reason: FinishReason
     matched_stop: str | int | None = None
-    trailing_token_ids: tuple[int, ...] = ()
+    trailing: tuple[TrailingTokens, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

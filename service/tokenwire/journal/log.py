@@ -6,10 +6,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from tokenwire.domain.cursor import Channel, Cursor
 from tokenwire.domain.events import ChannelEnd, End, Marker, TokenLogprob
 
+# Stands for a token whose id the engine did not tell; no vocabulary is that large.
+UNKNOWN_ID = 2**32 - 1
 # What a run and each of its markers cost in memory, roughly.
 LOG_BYTES = 512
 MARKER_BYTES = 256
@@ -28,10 +31,10 @@ class ChannelLog:
     """The text of one channel: one growing byte string, and an index of the events that wrote it.
 
     Event i of the channel has the number `seqs[i]`, was written at `at_ms[i]`, and ends at byte `ends[i]` and after
-    `tokens[i]` tokens. `token_ids` holds the ids of all tokens, as long as the engine tells each one.
+    `tokens[i]` tokens. `token_ids` holds the ids of all tokens, UNKNOWN_ID where the engine did not tell.
     """
 
-    __slots__ = ("at_ms", "channel", "ends", "ids_known", "logprobs", "seqs", "text", "token_ids", "tokens")
+    __slots__ = ("at_ms", "channel", "ends", "logprobs", "seqs", "text", "token_ids", "tokens")
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -41,7 +44,6 @@ class ChannelLog:
         self.tokens = array("I")
         self.at_ms = array("I")
         self.token_ids = array("I")
-        self.ids_known = True
         self.logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
 
     def consumed_at(self, seq: int) -> tuple[int, int]:
@@ -107,10 +109,7 @@ class RunLog:
         log.ends.append(len(log.text))
         log.tokens.append((log.tokens[-1] if log.tokens else 0) + token_count)
         log.at_ms.append(at_ms)
-        if len(ids) == token_count:
-            log.token_ids.extend(ids)
-        else:
-            log.ids_known = False
+        log.token_ids.extend(ids if len(ids) == token_count else repeat(UNKNOWN_ID, token_count))
         if logprobs:
             log.logprobs[len(log.seqs) - 1] = logprobs
 

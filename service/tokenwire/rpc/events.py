@@ -128,14 +128,19 @@ def to_run_error(error: RunError) -> finish_pb2.RunError:
     )
 
 
-def to_choice_end(end: ChoiceEnd, *, token_ids: bool = True) -> event_pb2.ChoiceEnd:
+def to_choice_end(end: ChoiceEnd) -> event_pb2.ChoiceEnd:
     """Writes how a choice ended."""
     choice = event_pb2.ChoiceEnd(choice=end.choice, finish_reason=finish_pb2.FinishReason.ValueType(end.finish_reason))
     stop = to_matched_stop(end.matched_stop)
     if stop is not None:
         choice.matched_stop.CopyFrom(stop)
-    if token_ids:
-        choice.trailing_token_ids.extend(end.trailing_token_ids)
+    for one in end.trailing:
+        choice.trailing.add(
+            kind=cursor_pb2.ChannelKind.ValueType(one.channel.kind),
+            index=one.channel.index,
+            token_ids=one.token_ids,
+            logprobs=[to_logprob(logprob) for logprob in one.logprobs],
+        )
     return choice
 
 
@@ -163,6 +168,7 @@ def _delta(event: event_pb2.Event, delta: Delta) -> None:
         call.token_offset = delta.token_offset
         call.token_count = delta.token_count
         call.token_ids.extend(delta.token_ids)
+        call.logprobs.extend(to_logprob(one) for one in delta.logprobs)
         return
     text = event.reasoning_delta if channel.kind is ChannelKind.REASONING else event.delta
     text.choice = channel.choice

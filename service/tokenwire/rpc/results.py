@@ -1,5 +1,7 @@
 """Runs and answers: domain values to protobuf."""
 
+from dataclasses import replace
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tokenwire.delivery.collect import Choice, Collector
@@ -44,7 +46,7 @@ def to_run(run: Run) -> run_pb2.Run:
         readers=run.readers,
         detached=bool(run.submission.run.detached),
         text_dropped=run.log.dropped,
-        choices=[to_choice_end(one, token_ids=False) for one in end.choices] if end else [],
+        choices=[to_choice_end(replace(one, trailing=())) for one in end.choices] if end else [],
         usage=to_usage(run.usage),
         error=to_run_error(end.error) if end and end.error else None,
     )

@@ -81,7 +81,7 @@ class Buffering(_message.Message):
     mode: Global___BufferingMode.ValueType
     """Where to cut."""
     size: _builtins.int
-    """Tokens, milliseconds or bytes, as the mode says; from 1 to 65536."""
+    """Tokens, milliseconds or bytes, as the mode says; from 1 to 32768, the most that a message carries. Default 64."""
     max_hold_ms: _builtins.int
     """Held text goes out after so many milliseconds; 0 holds it until its piece is whole."""
     def __init__(

@@ -348,7 +348,7 @@ class Delta(_message.Message):
     """How many tokens this message completes; 0 if the engine does not tell."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids, if asked for and known."""
+        """Their ids, if asked for and all of them known."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
@@ -388,6 +388,7 @@ class ToolCallDelta(_message.Message):
     TOKEN_OFFSET_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     """The choice, from 0."""
     index: _builtins.int
@@ -406,7 +407,11 @@ class ToolCallDelta(_message.Message):
     """How many tokens this message completes; 0 if the engine does not tell."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their ids, if asked for and known."""
+        """Their ids, if asked for and all of them known."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """Their log probabilities, if asked for."""
 
     def __init__(
         self,
@@ -420,10 +425,11 @@ class ToolCallDelta(_message.Message):
         token_offset: _builtins.int = ...,
         token_count: _builtins.int = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "byte_offset", b"byte_offset", "choice", b"choice", "id", b"id", "index", b"index", "name", b"name", "token_count", b"token_count", "token_ids", b"token_ids", "token_offset", b"token_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "byte_offset", b"byte_offset", "choice", b"choice", "id", b"id", "index", b"index", "logprobs", b"logprobs", "name", b"name", "token_count", b"token_count", "token_ids", b"token_ids", "token_offset", b"token_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +464,44 @@ class UsageUpdate(_message.Message):
 Global___UsageUpdate: _TypeAlias = UsageUpdate  # noqa: Y015
 
 @_typing.final
+class TrailingTokens(_message.Message):
+    """Tokens of one channel that have no text, such as the model's own end token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    kind: _cursor_pb2.ChannelKind.ValueType
+    """The channel's kind."""
+    index: _builtins.int
+    """The tool call's index, from 0."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their ids, if asked for and known."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """Their log probabilities, if asked for."""
+
+    def __init__(
+        self,
+        *,
+        kind: _cursor_pb2.ChannelKind.ValueType = ...,
+        index: _builtins.int = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "kind", b"kind", "logprobs", b"logprobs", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrailingTokens: _TypeAlias = TrailingTokens  # noqa: Y015
+
+@_typing.final
 class ChoiceEnd(_message.Message):
     """How one choice ended."""
 
@@ -466,7 +510,7 @@ class ChoiceEnd(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     MATCHED_STOP_FIELD_NUMBER: _builtins.int
-    TRAILING_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    TRAILING_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     """The choice, from 0."""
     finish_reason: _finish_pb2.FinishReason.ValueType
@@ -476,8 +520,8 @@ class ChoiceEnd(_message.Message):
         """Which stop was met."""
 
     @_builtins.property
-    def trailing_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of tokens without text that came after the last text, if asked for."""
+    def trailing(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrailingTokens]:
+        """Tokens without text that came after a channel's last text, if their ids or log probabilities were asked for."""
 
     def __init__(
         self,
@@ -485,11 +529,11 @@ class ChoiceEnd(_message.Message):
         choice: _builtins.int = ...,
         finish_reason: _finish_pb2.FinishReason.ValueType = ...,
         matched_stop: _finish_pb2.MatchedStop | None = ...,
-        trailing_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        trailing: _abc.Iterable[Global___TrailingTokens] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "finish_reason", b"finish_reason", "matched_stop", b"matched_stop", "trailing_token_ids", b"trailing_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "finish_reason", b"finish_reason", "matched_stop", b"matched_stop", "trailing", b"trailing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

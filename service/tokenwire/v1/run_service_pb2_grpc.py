@@ -69,7 +69,8 @@ class RunServiceServicer:
     """
 
     def AttachRun(self, request, context):
-        """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate.
+        """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate. A cursor at the
+        run's end gets `end` again, since every stream that ends well has one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

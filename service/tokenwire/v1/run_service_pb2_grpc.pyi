@@ -36,7 +36,9 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     AttachRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.AttachRunRequest, _event_pb2.Event]
-    """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate."""
+    """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate. A cursor at the
+    run's end gets `end` again, since every stream that ends well has one.
+    """
     WaitRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_pb2.RunResult]
     """Answers when the run has ended."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]
@@ -52,7 +54,9 @@ class RunServiceAsyncStub(RunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AttachRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.AttachRunRequest, _event_pb2.Event]  # type: ignore[assignment]
-    """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate."""
+    """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate. A cursor at the
+    run's end gets `end` again, since every stream that ends well has one.
+    """
     WaitRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_pb2.RunResult]  # type: ignore[assignment]
     """Answers when the run has ended."""
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
@@ -71,7 +75,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.AttachRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_pb2.Event], _abc.AsyncIterator[_event_pb2.Event]]:
-        """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate."""
+        """Streams a run from a cursor: what is written already, then what comes, without gap or duplicate. A cursor at the
+        run's end gets `end` again, since every stream that ends well has one.
+        """
 
     @_abc_1.abstractmethod
     def WaitRun(

@@ -162,7 +162,7 @@ def _pieces(choices: int) -> st.SearchStrategy[Piece]:
         st.integers(0, choices - 1),
         kinds,
         st.lists(st.sampled_from(WORDS) | st.characters(exclude_categories=["Cs"]), max_size=5),
-        st.lists(st.integers(0, 2**32 - 1), max_size=3),
+        st.lists(st.integers(0, 2**32 - 2), max_size=3),
         st.booleans(),
     )
 

@@ -31,9 +31,10 @@ def test_a_collector_has_the_texts_and_ids_that_were_written(plot: Plot, part: i
         assert "".join(choice.text) == story.texts.get(answer, "")
         assert "".join(choice.reasoning) == story.texts.get(reasoning, "")
         ids = [one for fact in story.facts if fact.channel == answer for one in fact.ids]
-        assert choice.token_ids == [*ids, *end.choices[choice.index].trailing_token_ids]
+        trailing = [one for one in end.choices[choice.index].trailing if one.channel == answer]
+        assert choice.token_ids == [*ids, *(each for one in trailing for each in one.token_ids)]
         logprobs = [one for fact in story.facts if fact.channel == answer for one in fact.logprobs]
-        assert choice.logprobs == logprobs
+        assert choice.logprobs == [*logprobs, *(each for one in trailing for each in one.logprobs)]
 
 
 def test_tool_calls_come_by_index_and_a_head_that_is_sent_twice_changes_nothing() -> None:

@@ -126,12 +126,12 @@ def test_token_ids_and_full_text_are_told_only_if_asked_for() -> None:
     assert isinstance(delta, Delta)
     assert isinstance(end, End)
     assert (delta.token_count, delta.token_ids) == (1, ())
-    assert (end.choices[0].trailing_token_ids, end.texts) == ((), ())
+    assert (end.choices[0].trailing, end.texts) == ((), ())
     (_, delta, end) = (envelope.event for envelope in View(run.log, token_ids=True, full_text=True).take())
     assert isinstance(delta, Delta)
     assert isinstance(end, End)
     assert (delta.token_count, delta.token_ids) == (1, (7,))
-    assert (end.choices[0].trailing_token_ids, end.texts) == ((9,), ("a",))
+    assert ([one.token_ids for one in end.choices[0].trailing], end.texts) == ([(9,)], ("a",))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from tokenwire.dispatch.writer import Writer
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.events import ChoiceEnd, FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
+from tokenwire.domain.events import FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
 from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
 from tokenwire.journal.log import RunLog
 
@@ -41,9 +41,12 @@ def test_tokens_without_text_wait_for_the_next_text_of_their_own_channel() -> No
 
 def test_tokens_that_never_get_text_go_into_the_end_of_their_choice() -> None:
     one = writer(choices=2)
-    one.write([piece("a", 1), piece("", 2), piece("", 3), piece("b", 4, channel=Channel(1)), done(0), done(1)], 1)
-    assert [one.ends[choice].trailing_token_ids for choice in (0, 1)] == [(2, 3), ()]
-    assert one.usage().output_tokens == 4
+    held = [piece("", 2), piece("", 3), piece("", 5, channel=REASONING)]
+    one.write([piece("a", 1), *held, piece("b", 4, channel=Channel(1)), done(0), done(1)], 1)
+    trailing = [[(each.channel, each.token_ids) for each in one.ends[choice].trailing] for choice in (0, 1)]
+    assert trailing == [[(TEXT, (2, 3)), (REASONING, (5,))], []]
+    assert [logprob.token_id for logprob in one.ends[0].trailing[0].logprobs] == [2, 3]
+    assert one.usage().output_tokens == 5
 
 
 def test_heads_and_the_read_prompt_are_events_without_text() -> None:
@@ -62,7 +65,8 @@ def test_an_engine_that_writes_more_than_it_was_asked_for_is_cut() -> None:
     assert not one.overrun
     one.write([piece("c", 4), piece("d", 5), CallHead(channel=CALL, id="i", name="n"), done()], 1)
     assert (one.overrun, one.done, text_of(one), text_of(one, REASONING)) == (True, True, "a", "b")
-    assert one.ends[0] == ChoiceEnd(choice=0, finish_reason=FinishReason.LENGTH, trailing_token_ids=(3,))
+    assert one.ends[0].finish_reason is FinishReason.LENGTH
+    assert [each.token_ids for each in one.ends[0].trailing] == [(3,)]
     assert one.log.markers == []
 
 

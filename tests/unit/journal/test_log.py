@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import pytest
 
+from tokenwire.delivery.view import View
 from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
-from tokenwire.domain.events import ChannelEnd, ChoiceEnd, End, FinishReason, Start, Timings, TokenLogprob, Usage
-from tokenwire.journal.log import RunLog
+from tokenwire.domain.events import ChannelEnd, ChoiceEnd, Delta, End, FinishReason, Start, Timings, TokenLogprob, Usage
+from tokenwire.journal.log import UNKNOWN_ID, RunLog
 
 START = Start(run_id="r", request_id="", model="m", labels={}, retention_seconds=1)
 END = End(
@@ -66,14 +67,20 @@ def test_the_end_names_every_channel_in_order_with_length_and_digest() -> None:
     )
 
 
-def test_ids_are_told_only_while_the_engine_tells_each_one() -> None:
+def test_ids_that_the_engine_does_not_tell_are_marked_and_hide_no_others() -> None:
     log = RunLog()
     log.append_text(Channel(), "ab", 0, (1, 2), 2)
     log.append_text(REASONING, "ab", 0, (1, 2), 2)
     log.append_text(Channel(), "c", 0, (), 1)
+    log.append_text(Channel(), "d", 0, (4,), 1)
     (text, reasoning) = log.channels
-    assert (text.ids_known, reasoning.ids_known) == (False, True)
-    assert list(text.tokens) == [2, 3]
+    assert list(text.token_ids) == [1, 2, UNKNOWN_ID, 4]
+    assert list(reasoning.token_ids) == [1, 2]
+    assert list(text.tokens) == [2, 3, 4]
+    view = View(log, Cursor(3), token_ids=True)
+    assert [one.event.token_ids for one in view.take() if isinstance(one.event, Delta)] == [(4,)]
+    view = View(log, token_ids=True)
+    assert [one.event.token_ids for one in view.take() if isinstance(one.event, Delta)] == [(), (1, 2)]
 
 
 def test_the_size_grows_with_all_that_is_held() -> None:

@@ -35,16 +35,17 @@ ERROR = events.RunError(
 
 
 def delta(channel: Channel) -> events.Delta:
-    # The contract has no log probabilities for arguments.
-    logprobs = () if channel is CALL else (TOP,)
     return events.Delta(
-        channel=channel, text="é", byte_offset=5, token_offset=6, token_count=2, token_ids=(7, 8), logprobs=logprobs
+        channel=channel, text="é", byte_offset=5, token_offset=6, token_count=2, token_ids=(7, 8), logprobs=(TOP,)
     )
 
 
 def ended(stop: str | int) -> events.End:
     choice = events.ChoiceEnd(
-        choice=1, finish_reason=events.FinishReason.STOP_SEQUENCE, matched_stop=stop, trailing_token_ids=(9,)
+        choice=1,
+        finish_reason=events.FinishReason.STOP_SEQUENCE,
+        matched_stop=stop,
+        trailing=(events.TrailingTokens(channel=CALL, token_ids=(9,), logprobs=(TOP,)),),
     )
     channel = events.ChannelEnd(channel=CALL, bytes=10, tokens=11, sha256="ab")
     return events.End(
