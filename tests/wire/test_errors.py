@@ -195,8 +195,6 @@ CASES = [
         ask=_generate(),
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason="JOURNAL_FULL",
-        retryable=True,
-        retry_seconds=1.0,
         settings={"journal_max_bytes": 1000},
     ),
     Case(
@@ -306,7 +304,7 @@ LOSSES = [
     Loss(script=(Pause(None),), code=grpc.StatusCode.DATA_LOSS, reason="ENGINE_STALLED"),
     Loss(
         script=(Fail(EngineError(Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY", "no memory", retryable=True)),),
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        code=grpc.StatusCode.DATA_LOSS,
         reason="ENGINE_OUT_OF_MEMORY",
     ),
     Loss(

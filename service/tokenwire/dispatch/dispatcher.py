@@ -74,8 +74,9 @@ class Dispatcher:
         first_token = limits.first_token_timeout or self._patience.first_token
         stall = limits.stall_timeout or self._patience.stall
         waiting = True
-        with Watchdog(first_token, _no_first_token) as watchdog:
-            async with aclosing(engine.generate(job)) as batches:
+        async with aclosing(engine.generate(job)) as batches:
+            # Inside: an engine that takes its time to close has answered all the same.
+            with Watchdog(first_token, _no_first_token) as watchdog:
                 async for batch in batches:
                     if not waiting:
                         watchdog.feed()

@@ -1,5 +1,7 @@
 """The engines of this process, and which of them answers for a model."""
 
+import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -8,6 +10,9 @@ from dataclasses import dataclass
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.status import EngineState
+
+# Requests for unknown models do not make the engines busy.
+ASK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Fleet:
         self._max_durations = max_durations or {}
         self._default_model = default_model
         self._running: Counter[str] = Counter()
+        self._asked_at = -math.inf
 
     async def start(self) -> None:
         """Begins to bring every engine up."""
@@ -68,8 +74,7 @@ class Fleet:
         found = self._choose(model)
         if found is None:
             # An engine may have come up, or got a model, since it was last asked.
-            for engine in self.engines:
-                await engine.check()
+            await self._ask_all()
             found = self._choose(model)
         if found is not None:
             return found
@@ -92,6 +97,14 @@ class Fleet:
             yield
         finally:
             self._running[engine.name] -= 1
+
+    async def _ask_all(self) -> None:
+        """Asks every engine for its models, unless they were asked a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now < self._asked_at + ASK_SECONDS:
+            return
+        self._asked_at = now
+        await asyncio.gather(*(engine.check() for engine in self.engines))
 
     def _choose(self, model: str) -> Route | None:
         name = model or self.default_model

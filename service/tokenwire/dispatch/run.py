@@ -13,6 +13,9 @@ from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Engine
 from tokenwire.journal.log import RunLog
 
+# How long an engine may take to stop.
+STOP_SECONDS = 1.0
+
 
 class StopCause(Enum):
     """Why the server ends a run before its engine does."""
@@ -74,6 +77,7 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.grace_timer: asyncio.TimerHandle | None = None
         self.duration_timer: asyncio.TimerHandle | None = None
+        self.stop_timer: asyncio.TimerHandle | None = None
         self.writer = Writer(log, self.elapsed_ms, submission.n, submission.stopping.max_tokens)
         self._monotonic: Callable[[], float] = clock.monotonic
 
@@ -123,13 +127,17 @@ class Run:
             # A task that is cancelled before its first step never runs, and would write no end.
             if self.task is not None and self.begun:
                 self.task.cancel()
+                # An engine that hangs while it is closed is torn out of it.
+                self.stop_timer = asyncio.get_running_loop().call_later(STOP_SECONDS, self.task.cancel)
 
     def let_go(self) -> None:
         """Drops what only the engine needed: an ended run is kept for its whole retention."""
         self.prompt = Prompt()
         self.submission = replace(self.submission, prompt=None, prompt_ids=(), messages=(), tools=(), constraint=None)
 
-    async def finished(self) -> None:
-        """Waits until the run's task is done."""
-        if self.task is not None:
-            await asyncio.wait([self.task])
+    async def finished(self, seconds: float | None = None) -> bool:
+        """Waits until the run's task is done, at most so many seconds; returns whether it is."""
+        if self.task is None:
+            return True
+        done, _ = await asyncio.wait([self.task], timeout=seconds)
+        return bool(done)

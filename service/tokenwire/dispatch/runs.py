@@ -5,15 +5,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from tokenwire.dispatch.dispatcher import Dispatcher
 from tokenwire.dispatch.ending import cancelled_in_advance
 from tokenwire.dispatch.fleet import Route
-from tokenwire.dispatch.run import Run, StopCause
+from tokenwire.dispatch.run import STOP_SECONDS, Run, StopCause
 from tokenwire.domain.context import Clock, RequestContext
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.domain.generation import Prompt
 from tokenwire.domain.request import RunOptions, Submission
 from tokenwire.journal.journal import Journal
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,10 @@ class Runs:
         turn.callers += 1
         try:
             async with turn.lock:
+                existing = self._by_request.get(key)
+                if existing is not None and existing.stopped is not None:
+                    # What it ends with decides whether the request joins it.
+                    await existing.finished(2 * STOP_SECONDS)
                 yield self._joinable(key, submission)
         finally:
             turn.callers -= 1
@@ -130,7 +138,7 @@ class Runs:
                     run.stop(StopCause.ORPHANED)
 
     async def cancel(self, context: RequestContext, *, run_id: str = "", request_id: str = "") -> Run:
-        """Ends a run as cancelled and returns it, once it has ended.
+        """Ends a run as cancelled and returns it, once it has ended; within 2 s, even if its engine hangs.
 
         A request id that names no run is cancelled in advance: later submits find a run that has ended.
         """
@@ -144,8 +152,7 @@ class Runs:
             # It failed, and a submit that would start the next one is under way.
             return self._cancel_in_advance(context, request_id)
         run.stop(StopCause.CANCEL)
-        if run.task is not None:
-            await asyncio.wait([run.task])
+        await run.finished(2 * STOP_SECONDS)
         return run
 
     def refuse_while_draining(self) -> None:
@@ -163,8 +170,11 @@ class Runs:
             await asyncio.wait(tasks, timeout=seconds)
         for run in self._by_id.values():
             run.stop(StopCause.SHUTDOWN)
-        if tasks:
-            await asyncio.wait(tasks)
+        left = [task for task in tasks if not task.done()]
+        if left:
+            _, hanging = await asyncio.wait(left, timeout=2 * STOP_SECONDS)
+            if hanging:
+                _log.error("engines hang while they are stopped", runs=len(hanging))
 
     def close(self) -> None:
         """Forgets every run; none may be running."""
@@ -177,7 +187,7 @@ class Runs:
         try:
             await self._dispatcher.execute(run)
         finally:
-            for timer in (run.duration_timer, run.grace_timer):
+            for timer in (run.duration_timer, run.grace_timer, run.stop_timer):
                 if timer is not None:
                     timer.cancel()
             self._ended(run)

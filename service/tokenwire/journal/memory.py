@@ -32,13 +32,14 @@ class MemoryJournal:
         """Reserves `share` bytes in all for a run."""
         missing = self._held + share - self._shares.get(run_id, 0) - self._max_bytes
         if missing > 0 and missing > sum(self._logs[one].text_size for one in self._finished):
-            # Giving text up would not help.
+            # Giving text up would not help; nor would waiting, if the share is more than there is in all.
+            ever = share <= self._max_bytes
             raise TokenwireError(
                 Code.RESOURCE_EXHAUSTED,
                 "JOURNAL_FULL",
-                "the journal has no room for this run's answer; ask for fewer tokens, or again later",
-                retryable=True,
-                retry_after=1.0,
+                "the journal has no room for this run's answer; ask for fewer tokens" + (", or again later" * ever),
+                retryable=ever,
+                retry_after=1.0 if ever else None,
             )
         while self._held + share - self._shares.get(run_id, 0) > self._max_bytes:
             self._drop(next(iter(self._finished)))

@@ -69,6 +69,8 @@ class Submitter:
             if call.kind is Kind.SERVER_STREAM:
                 waited = int((self._loading.limit - (deadline - loop.time())) * 1000)
                 await call.write(Envelope(Progress(phase=Phase.LOADING), START, waited))
+                if engine.status.state is not EngineState.LOADING:
+                    break
             try:
                 async with asyncio.timeout(min(self._loading.interval, deadline - loop.time())):
                     await engine.status.changed()
@@ -108,4 +110,10 @@ def _share(submission: Submission, route: Route, window: int | None) -> int:
     each = TOKEN_BYTES
     if submission.output.logprobs is not None:
         each += LOGPROB_BYTES * (1 + (submission.output.logprobs.top_n or 0))
-    return RUN_BYTES + submission.n * tokens * each
+    return RUN_BYTES + _asked_bytes(submission) + submission.n * tokens * each
+
+
+def _asked_bytes(submission: Submission) -> int:
+    """What the request itself holds while its run lives: its text, once more as rendered, and its token ids."""
+    texts = [submission.prompt or "", *(message.content for message in submission.messages)]
+    return 3 * sum(len(text) for text in texts) + 8 * len(submission.prompt_ids)

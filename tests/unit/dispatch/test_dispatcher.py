@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ async def test_a_run_is_start_dispatched_text_end() -> None:
 
 FAILURES: dict[str, tuple[Step, Code, Code, str]] = {
     "a refusal": (Fail(REFUSED), Code.INVALID_ARGUMENT, Code.DATA_LOSS, "ENGINE_REFUSED"),
-    "no memory": (Fail(BUSY), Code.RESOURCE_EXHAUSTED, Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY"),
+    "no memory": (Fail(BUSY), Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS, "ENGINE_OUT_OF_MEMORY"),
     "a cut stream": (Cut(), Code.UNAVAILABLE, Code.DATA_LOSS, "ENGINE_LOST"),
     "silence": (Pause(None), Code.DEADLINE_EXCEEDED, Code.DATA_LOSS, ""),
     "a bug": (Fail(ValueError("the prompt, a path")), Code.INTERNAL, Code.INTERNAL, "INTERNAL"),
@@ -135,7 +136,7 @@ async def test_a_run_that_outgrows_the_journal_is_cut_with_a_clear_reason() -> N
     run = await house.submit(asked())
     await run.finished()
     assert run.error is not None
-    assert (run.error.code, run.error.reason) == (Code.RESOURCE_EXHAUSTED, "JOURNAL_FULL")
+    assert (run.error.code, run.error.reason) == (Code.DATA_LOSS, "JOURNAL_FULL")
     assert 20_000 < len(text_of(run)) < 40_000
     assert house.journal.held == run.log.size
     house.at_rest()
@@ -158,12 +159,63 @@ class Clinging(ScriptedEngine):
 
 
 @pytest.mark.asyncio
-async def test_an_engine_that_hangs_in_its_close_is_given_up_at_the_stall_limit() -> None:
+async def test_an_engine_that_hangs_in_its_close_is_torn_out_of_it() -> None:
     house = House(Clinging())
     run = await house.submit(asked())
     await asyncio.sleep(1)
     ended = await house.runs.cancel(house.context, run_id=run.id)
     assert ended.end is not None
     assert (ended.end.error, ended.end.choices[0].finish_reason) == (None, FinishReason.CANCELLED)
-    assert ended.end.timings.completed_ms == 30_000
+    assert ended.end.timings.completed_ms == 2000
     house.at_rest()
+
+
+class Stubborn(ScriptedEngine):
+    """Its generator swallows every cancellation until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = asyncio.Event()
+
+    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+        """Writes one token, and then does not listen."""
+        yield [Piece(channel=Channel(), text="a", token_ids=(1,))]
+        while not self.let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_cannot_be_stopped_holds_up_neither_a_cancel_nor_the_drain() -> None:
+    stubborn = Stubborn()
+    house = House(stubborn)
+    run = await house.submit(asked())
+    await asyncio.sleep(1)
+    assert (await house.runs.cancel(house.context, run_id=run.id)).end is None
+    await house.runs.drain(0)
+    assert asyncio.get_running_loop().time() < 10
+    stubborn.let_go.set()
+    await run.finished()
+    assert run.end is not None
+    assert run.end.choices[0].finish_reason is FinishReason.CANCELLED
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_is_slow_to_close_has_answered_all_the_same() -> None:
+    house = House(Slow())
+    run = await house.submit(asked(stopping=Stopping(max_tokens=1), detached=True))
+    await run.finished()
+    assert run.error is None
+    assert text_of(run) == "a"
+
+
+class Slow(ScriptedEngine):
+    """Writes more than it was asked for, and closes after the stall limit."""
+
+    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+        """Writes two tokens."""
+        try:
+            for text in ("a", "b"):
+                yield [Piece(channel=Channel(), text=text, token_ids=(1,))]
+        finally:
+            await asyncio.sleep(100)

@@ -248,3 +248,20 @@ async def test_a_cancel_in_advance_is_forgotten_after_its_retention_and_not_drop
     assert (await house.submit(asked("a"))) is not cancelled
     await house.runs.drain(1)
     house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_a_submit_that_meets_its_dying_run_waits_for_its_end_and_starts_a_new_one() -> None:
+    house = House(engine(say("one"), Pause(5), stop()))
+    first = await house.submit(asked("a"))
+    with house.runs.reading(first):
+        await asyncio.sleep(1)
+    assert first.stopped is not None
+    assert first.end is None
+    second = await house.submit(asked("a"))
+    assert second is not first
+    assert first.error is not None
+    assert first.error.reason == "ORPHANED"
+    with house.runs.reading(second):
+        await second.finished()
+    assert finish(second) is FinishReason.STOP

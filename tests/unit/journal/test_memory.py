@@ -41,7 +41,10 @@ def test_a_share_that_does_not_fit_is_refused_and_holds_nothing() -> None:
     with pytest.raises(TokenwireError) as caught:
         journal.open("b", 2001)
     assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "JOURNAL_FULL")
-    assert caught.value.retry_after is not None
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 1.0)
+    with pytest.raises(TokenwireError) as caught:
+        journal.open("b", 10_001)
+    assert (caught.value.retryable, caught.value.retry_after) == (False, None)
     assert journal.held == 8000
     journal.open("c", 2000)
 

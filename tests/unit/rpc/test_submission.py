@@ -151,7 +151,8 @@ async def test_a_run_reserves_what_its_answer_may_need(submission: Submission, d
     one = front.house.engine
     one.default_max_tokens = default
     one.fields = {**one.fields, "output.logprobs.top_n": next(iter(one.fields.values()))}
-    assert (await front.submit(submission)).share == RUN_BYTES + share
+    prompt = 3 * len(submission.prompt or "")
+    assert (await front.submit(submission)).share == RUN_BYTES + prompt + share
 
 
 @pytest.mark.asyncio

@@ -109,8 +109,8 @@ class OpenAIEngine:
                 except EngineError as error:
                     failure = error
                 # The text that came in one read with the failure was written all the same.
-                if batch:
-                    yield batch
+                # Also without anything to tell: the engine lives.
+                yield batch
                 if failure is not None:
                     raise failure
                 if answer.done:
