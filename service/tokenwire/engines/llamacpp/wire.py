@@ -7,9 +7,10 @@ import msgspec
 
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.generation import Job
-from tokenwire.domain.request import Constraint, Sampling, SamplingPreset
+from tokenwire.domain.request import Constraint, Sampling
 from tokenwire.engines.engine import Support
 from tokenwire.engines.failure import garbled
+from tokenwire.engines.presets import temperature_and_top_p
 
 FIELDS: Mapping[str, Support] = {
     "prompt": Support.NATIVE,
@@ -35,13 +36,6 @@ FIELDS: Mapping[str, Support] = {
     "constraint.choice": Support.TRANSLATED,
     "output.logprobs.top_n": Support.NATIVE,
     "kv.bypass": Support.NATIVE,
-}
-
-PRESETS: Mapping[SamplingPreset, Mapping[str, float]] = {
-    SamplingPreset.DETERMINISTIC: {"temperature": 0.0},
-    SamplingPreset.PRECISE: {"temperature": 0.2, "top_p": 0.9},
-    SamplingPreset.BALANCED: {"temperature": 0.7, "top_p": 0.95},
-    SamplingPreset.CREATIVE: {"temperature": 1.0, "top_p": 0.98},
 }
 
 
@@ -145,8 +139,6 @@ def decode_event(payload: bytes) -> Event:
 _EVENT = msgspec.json.Decoder(Event)
 
 _NATIVE_NAMES = {
-    "temperature": "temperature",
-    "top_p": "top_p",
     "top_k": "top_k",
     "min_p": "min_p",
     "repetition_penalty": "repeat_penalty",
@@ -160,8 +152,9 @@ _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 def _sampling(sampling: Sampling, base: Mapping[str, float], window: int) -> dict[str, Any]:
     values: dict[str, Any] = dict(base)
-    if sampling.preset is not None:
-        values.update(PRESETS[sampling.preset])
+    temperature, top_p = temperature_and_top_p(sampling)
+    chosen = {"temperature": temperature, "top_p": top_p}
+    values.update({name: value for name, value in chosen.items() if value is not None})
     for field, name in _NATIVE_NAMES.items():
         value = getattr(sampling, field)
         if value is not None:
