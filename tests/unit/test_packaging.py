@@ -62,3 +62,9 @@ async def test_a_client_needs_the_wheel_without_extras_alone(python: Path, tmp_p
         out, _ = await client.communicate()
     assert client.returncode == 0
     assert out.decode() == "Once upon a time"
+
+
+def test_the_command_line_without_its_extra_says_what_to_install(python: Path) -> None:
+    done = subprocess.run([python.with_name("tokenwire"), "models"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'tokenwire[server,embedded]'" in done.stderr

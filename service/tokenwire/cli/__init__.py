@@ -21,6 +21,9 @@ def main() -> NoReturn:
         code = run()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except ModuleNotFoundError as missing:
+        print(f"tokenwire: {missing.name} is missing: pip install 'tokenwire[server,embedded]'", file=sys.stderr)
+        code = 1
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     for stream in (sys.stdout, sys.stderr):
