@@ -79,6 +79,7 @@ def build(
         retention=settings.retention_seconds,
         max_duration=settings.max_duration_seconds,
         cancelled_ids=settings.cancelled_ids_max,
+        stop=settings.engine_stop_seconds,
     )
     runs = Runs(dispatcher, journal, lifetimes, clock, new_id=lambda: f"run_{secrets.token_hex(12)}")
 
@@ -101,7 +102,11 @@ def build(
         new_context=lambda: RequestContext(
             rpc_id=secrets.token_hex(8), tenant=LOCAL_TENANT, received_at=clock.monotonic()
         ),
-        options=server_options(settings.message_max_bytes),
+        options=server_options(
+            settings.message_max_bytes,
+            keepalive_seconds=settings.keepalive_seconds,
+            ping_timeout_seconds=settings.ping_timeout_seconds,
+        ),
     )
     return App(settings=settings, fleet=fleet, runs=runs, transport=transport, clock=clock)
 

@@ -15,9 +15,6 @@ from tokenwire.transport.reflection import enable_reflection
 
 _log = structlog.get_logger()
 
-# What views need to write the last events of runs that were ended, once the drain is over.
-FLUSH_SECONDS = 2.0
-
 
 @asynccontextmanager
 async def serving(app: App) -> AsyncIterator[int]:
@@ -40,7 +37,7 @@ async def serving(app: App) -> AsyncIterator[int]:
             await asyncio.wait([watcher])
             await health.shut_down()
             await app.runs.drain(app.settings.drain_seconds)
-            await app.transport.stop(FLUSH_SECONDS)
+            await app.transport.stop(app.settings.flush_seconds)
     finally:
         await app.transport.stop(0)
         # Again, for a drain that was interrupted.

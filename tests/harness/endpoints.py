@@ -68,7 +68,7 @@ async def odd(
         new_context=lambda: RequestContext(
             rpc_id=f"rpc-{next(numbers)}", tenant=LOCAL_TENANT, received_at=time.monotonic()
         ),
-        options=server_options(MESSAGE_MAX_BYTES),
+        options=server_options(MESSAGE_MAX_BYTES, keepalive_seconds=10, ping_timeout_seconds=5),
     )
     port = await server.start("127.0.0.1:0")
     try:

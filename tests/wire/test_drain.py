@@ -141,11 +141,10 @@ async def test_probes_see_it_before_the_listener_closes_and_afterwards_nobody_li
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_does_not_read_does_not_keep_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenwire.server.FLUSH_SECONDS", 0.1)
+async def test_a_client_that_does_not_read_does_not_keep_the_server() -> None:
     large = Piece(channel=Channel(), text="x" * 200_000, token_count=1)
     engine = ScriptedEngine(script=lambda job: [Emit((large,)), *words("")])
-    async with leaving(engine, drain_seconds=0.0) as server, raw_http2(server.service.port) as raw:
+    async with leaving(engine, drain_seconds=0.0, flush_seconds=0.1) as server, raw_http2(server.service.port) as raw:
         await raw.exhausted(
             await raw.request("/tokenwire.v1.GenerateService/StreamGenerate", grpc_message(REQUEST.SerializeToString()))
         )
@@ -154,11 +153,10 @@ async def test_a_client_that_does_not_read_does_not_keep_the_server(monkeypatch:
 
 
 @pytest.mark.asyncio
-async def test_a_call_that_waits_for_its_model_is_told_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenwire.server.FLUSH_SECONDS", 0.1)
+async def test_a_call_that_waits_for_its_model_is_told_unavailable() -> None:
     engine = ScriptedEngine()
     engine.status.set(EngineState.LOADING)
-    async with leaving(engine, drain_seconds=0.0) as server:
+    async with leaving(engine, drain_seconds=0.0, flush_seconds=0.1) as server:
         stream = server.service.generate.StreamGenerate(REQUEST)
         assert (await next_event(stream)).progress.phase
         server.leave.set()

@@ -7,7 +7,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import grpc
@@ -21,7 +20,6 @@ from harness.service import Service, service
 from harness.waiting import until
 from tokenwire.dispatch.run import Run
 from tokenwire.engines.scripted import Pause, ScriptedEngine, WaitFor, words
-from tokenwire.transport.grpc_aio import server_options
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
 from tokenwire.v1.generate_service_pb2_grpc import GenerateServiceStub
 
@@ -35,11 +33,8 @@ ONE_PING_MORE_SECONDS = 1.2
 METHOD = "/test.Bare/Method"
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the server notice silent clients soon."""
-    options = partial(server_options, keepalive_seconds=0.3, ping_timeout_seconds=0.5)
-    monkeypatch.setattr("tokenwire.app.server_options", options)
+# The server notices silent clients soon.
+IMPATIENT = {"keepalive_seconds": 0.3, "ping_timeout_seconds": 0.5}
 
 
 def _runs(running: Service) -> list[Run]:
@@ -80,10 +75,9 @@ async def test_a_client_that_pings_in_a_silent_prefill_keeps_its_stream_where_se
 
 
 @pytest.mark.asyncio
-@pytest.mark.usefixtures("impatient")
 async def test_a_frozen_client_is_noticed_and_one_that_is_merely_silent_is_not() -> None:
     engine = ScriptedEngine(script=lambda job: [*words("hi")[:-1], Pause(None)])
-    async with service(engine) as running, reading_client(running.port) as client:
+    async with service(engine, **IMPATIENT) as running, reading_client(running.port) as client:
         (frozen,) = _runs(running)
         silent = running.generate.StreamGenerate(GenerateRequest(prompt="hi"))
         await next_event(silent)
@@ -103,14 +97,13 @@ async def test_a_killed_client_is_noticed_at_once() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("flowing", [False, True])
 async def test_a_connection_whose_network_is_gone_is_noticed(flowing: bool) -> None:
     gone = asyncio.Event()
     after = [*words("word " * 1000)[:-1], Pause(None)] if flowing else [Pause(None)]
     engine = ScriptedEngine(script=lambda job: [*words("hi")[:-1], WaitFor(gone), *after])
     async with (
-        service(engine) as running,
+        service(engine, **IMPATIENT) as running,
         fault_proxy(running.port) as proxy,
         grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}") as channel,
     ):

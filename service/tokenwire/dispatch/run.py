@@ -13,9 +13,6 @@ from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Engine
 from tokenwire.journal.log import RunLog
 
-# How long an engine may take to stop.
-STOP_SECONDS = 1.0
-
 
 class StopCause(Enum):
     """Why the server ends a run before its engine does."""
@@ -52,6 +49,7 @@ class Run:
         log: RunLog,
         share: int,
         grace: float | None,
+        stop_seconds: float,
         received_at: float,
         clock: Clock,
     ) -> None:
@@ -64,6 +62,7 @@ class Run:
         self.log = log
         self.share = share
         self.grace = grace
+        self._stop_seconds = stop_seconds
         self.received_at = received_at
         self.accepted_at = clock.monotonic()
         self.created_at = clock.wall()
@@ -128,7 +127,7 @@ class Run:
             if self.task is not None and self.begun:
                 self.task.cancel()
                 # An engine that hangs while it is closed is torn out of it.
-                self.stop_timer = asyncio.get_running_loop().call_later(STOP_SECONDS, self.task.cancel)
+                self.stop_timer = asyncio.get_running_loop().call_later(self._stop_seconds, self.task.cancel)
 
     def let_go(self) -> None:
         """Drops what only the engine needed: an ended run is kept for its whole retention."""

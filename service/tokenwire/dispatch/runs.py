@@ -10,7 +10,7 @@ import structlog
 from tokenwire.dispatch.dispatcher import Dispatcher
 from tokenwire.dispatch.ending import cancelled_in_advance
 from tokenwire.dispatch.fleet import Route
-from tokenwire.dispatch.run import STOP_SECONDS, Run, StopCause
+from tokenwire.dispatch.run import Run, StopCause
 from tokenwire.domain.context import Clock, RequestContext
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.domain.generation import Prompt
@@ -31,6 +31,7 @@ class Lifetimes:
         max_duration: in all, at most.
         cancelled_ids: how many request ids that were cancelled in advance are kept for a tenant; 0: such a cancel finds
             nothing.
+        stop: that an engine may take to stop a run; it is then torn out of it.
     """
 
     orphan_grace: float
@@ -38,6 +39,7 @@ class Lifetimes:
     retention: float
     max_duration: float
     cancelled_ids: int
+    stop: float
 
 
 class _Turn:
@@ -85,7 +87,7 @@ class Runs:
                 existing = self._by_request.get(key)
                 if existing is not None and existing.stopped is not None:
                     # What it ends with decides whether the request joins it.
-                    await existing.finished(2 * STOP_SECONDS)
+                    await existing.finished(2 * self._lifetimes.stop)
                 yield self._joinable(key, submission)
         finally:
             turn.callers -= 1
@@ -138,7 +140,7 @@ class Runs:
                     run.stop(StopCause.ORPHANED)
 
     async def cancel(self, context: RequestContext, *, run_id: str = "", request_id: str = "") -> Run:
-        """Ends a run as cancelled and returns it, once it has ended; within 2 s, even if its engine hangs.
+        """Ends a run as cancelled and returns it once it has ended, or its engine has been given up.
 
         A request id that names no run is cancelled in advance: later submits find a run that has ended.
         """
@@ -152,7 +154,7 @@ class Runs:
             # It failed, and a submit that would start the next one is under way.
             return self._cancel_in_advance(context, request_id)
         run.stop(StopCause.CANCEL)
-        await run.finished(2 * STOP_SECONDS)
+        await run.finished(2 * self._lifetimes.stop)
         return run
 
     def refuse_while_draining(self) -> None:
@@ -172,7 +174,7 @@ class Runs:
             run.stop(StopCause.SHUTDOWN)
         left = [task for task in tasks if not task.done()]
         if left:
-            _, hanging = await asyncio.wait(left, timeout=2 * STOP_SECONDS)
+            _, hanging = await asyncio.wait(left, timeout=2 * self._lifetimes.stop)
             if hanging:
                 _log.error("engines hang while they are stopped", runs=len(hanging))
 
@@ -207,6 +209,7 @@ class Runs:
             log=log,
             share=share,
             grace=self._grace(submission.run),
+            stop_seconds=self._lifetimes.stop,
             received_at=context.received_at,
             clock=self._clock,
         )

@@ -51,6 +51,13 @@ class Settings(BaseModel, frozen=True):
         int, Field(gt=0, le=2**31 - 1, description="The size of the largest gRPC request or response, in bytes.")
     ] = 4_194_304
 
+    keepalive_seconds: Annotated[
+        Seconds, Field(description="The time between two pings to a client that is silent, in seconds.")
+    ] = 10
+    ping_timeout_seconds: Annotated[
+        Seconds, Field(description="How long a client may take to answer a ping before it counts as gone, in seconds.")
+    ] = 5
+
     default_model: Annotated[
         str,
         Field(description="The model of a request that names none."),
@@ -112,6 +119,10 @@ class Settings(BaseModel, frozen=True):
     engine_check_seconds: Annotated[
         Seconds, Field(description="The time between two checks of an engine's health, in seconds.")
     ] = 5
+    engine_stop_seconds: Annotated[
+        Seconds,
+        Field(description="How long an engine may take to stop a run before it is torn out of it, in seconds."),
+    ] = 1
     engine_restart_min_seconds: Annotated[
         Seconds,
         Field(description="The wait before the first restart of a failed embedded engine, in seconds; it then grows."),
@@ -142,6 +153,11 @@ class Settings(BaseModel, frozen=True):
     drain_seconds: Annotated[
         SecondsOrNone, Field(description="How long a stopping server lets its runs go on, in seconds.")
     ] = 30
+    flush_seconds: Annotated[
+        Seconds,
+        Field(description="How long readers have for the last events when a server has stopped its runs, in seconds."),
+    ] = 2
+
     log_level: Annotated[LogLevel, Field(description="The least important messages that are logged.")] = "info"
     log_format: Annotated[
         LogFormat,

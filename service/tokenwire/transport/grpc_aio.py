@@ -35,7 +35,7 @@ _KINDS = {
 
 
 def server_options(
-    message_max_bytes: int, *, keepalive_seconds: float = 10.0, ping_timeout_seconds: float = 5.0
+    message_max_bytes: int, *, keepalive_seconds: float, ping_timeout_seconds: float
 ) -> list[tuple[str, int]]:
     """Returns the channel options of a server (measured: tests/wire/test_keepalive.py).
 

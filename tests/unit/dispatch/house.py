@@ -64,6 +64,7 @@ class House:
             retention=self.retention,
             max_duration=3600.0,
             cancelled_ids=self.cancelled_ids,
+            stop=1.0,
         )
         dispatcher = Dispatcher(self.fleet, self.journal, Patience(first_token=120.0, stall=30.0))
         ids = count(1)
