@@ -71,7 +71,7 @@ def _application(version_asked: version.AsFlag = False, grpc_verbosity: GrpcVerb
 @application.command()
 def serve() -> None:
     """Runs a service until Ctrl-C or SIGTERM."""
-    raise NotImplementedError("resolve_command puts the command with all options in its place")
+    raise AssertionError("resolve_command puts the command with all options in its place")
 
 
 application.command()(demo.demo)
