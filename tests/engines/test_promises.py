@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
-from engines.embedded import CONTEXT, busy_slots, child_of, slots_are_freed
+from engines.embedded import CONTEXT, SLOTS, busy_slots, child_of, slots_are_freed
+from harness.refusals import refused
 from harness.service import Service, service
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.v1.chat_service_pb2 import ChatRequest
@@ -172,3 +173,11 @@ async def test_eight_streams_at_once_all_come_to_their_end(running: Service) -> 
 
     texts = await asyncio.gather(*(one(number) for number in range(8)))
     assert all(texts)
+
+
+@pytest.mark.asyncio
+async def test_what_only_the_engine_can_refuse_is_refused_by_its_field_too(running: Service) -> None:
+    refusal = await refused(running.generate.Generate(GenerateRequest(prompt="a", sampling=Sampling(n=99))))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [field for field, _ in refusal.violations] == ["sampling.n"]
+    assert (refusal.metadata["limit"], refusal.metadata["got"]) == (str(SLOTS), "99")

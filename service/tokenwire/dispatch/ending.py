@@ -51,6 +51,8 @@ def failure(error: TokenwireError, *, wrote_text: bool) -> RunError:
         message=error.message,
         retryable=error.retryable or lost,
         retry_after=error.retry_after,
+        violations=error.violations,
+        resource=error.resource,
         metadata=error.metadata,
     )
 

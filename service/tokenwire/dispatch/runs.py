@@ -192,7 +192,9 @@ class Runs:
             for timer in (run.duration_timer, run.grace_timer, run.stop_timer):
                 if timer is not None:
                     timer.cancel()
-            self._ended(run)
+            # An engine that could not be stopped may outlive the server's own stop.
+            if run.id in self._by_id:
+                self._ended(run)
 
     def _open(
         self, submission: Submission, prompt: Prompt, route: Route | None, share: int, context: RequestContext

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from tokenwire.domain.cursor import Channel, Cursor
-from tokenwire.domain.errors import Code
+from tokenwire.domain.errors import Code, Violation
 
 
 class FinishReason(IntEnum):
@@ -84,13 +84,15 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunError:
-    """Why a run failed."""
+    """Why a run failed; fields as those of TokenwireError."""
 
     code: Code
     reason: str
     message: str
     retryable: bool = False
     retry_after: float | None = None
+    violations: tuple[Violation, ...] = ()
+    resource: tuple[str, str] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,13 +1,10 @@
 """The methods that the servicers offer, from the descriptors: a method without a servicer is an error at start."""
 
-from collections.abc import Callable
 from importlib import resources
-from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
 from tokenwire.transport.call import Endpoint, Kind
@@ -37,7 +34,7 @@ def endpoints(servicers: dict[str, object]) -> list[Endpoint]:
         Endpoint(
             method=f"/{service.full_name}/{method.name}",
             kind=Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY,
-            parse=_parser(message_factory.GetMessageClass(method.input_type)),
+            parse=message_factory.GetMessageClass(method.input_type).FromString,
             handler=getattr(servicers[service.full_name], method.name),
         )
         for service in SERVICES
@@ -53,13 +50,3 @@ def reflection_pool() -> descriptor_pool.DescriptorPool:
         pool.Add(file)
     pool.Add(FileDescriptorProto.FromString(error_details_pb2.DESCRIPTOR.serialized_pb))
     return pool
-
-
-def _parser(message: Any) -> Callable[[bytes], Any]:
-    def parse(data: bytes) -> Any:
-        try:
-            return message.FromString(data)
-        except DecodeError as error:
-            raise ValueError("not a message of this method") from error
-
-    return parse

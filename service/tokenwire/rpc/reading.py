@@ -66,5 +66,7 @@ def run_error(run: Run, error: RunError, cursor: Cursor) -> TokenwireError:
         error.message,
         retryable=error.retryable,
         retry_after=error.retry_after,
+        violations=error.violations,
+        resource=error.resource,
         metadata={**error.metadata, "run_id": run.id, "cursor": json.dumps({"seq": cursor.seq})},
     )

@@ -30,7 +30,7 @@ class Call(Protocol):
         context: the RPC's id and tenant.
         delivery: how the reader wants its stream; set by the delivery interceptor.
         messages: how many were written.
-        parse: bytes to the method's request message; raises ValueError.
+        parse: bytes to the method's request message; raises ValueError if they are none.
     """
 
     method: str

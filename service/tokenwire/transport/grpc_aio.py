@@ -163,8 +163,8 @@ class GrpcServer:
         found = self._foreign.get(method)
         if found is None:
             kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-            parse = _strict(handler.request_deserializer or bytes)
-            endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler, parse))
+            parse = handler.request_deserializer or bytes
+            endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler, _strict(parse)))
             found = self._foreign[method] = self._method(endpoint)
         return found
 
@@ -172,13 +172,14 @@ class GrpcServer:
         streams = endpoint.kind in (Kind.SERVER_STREAM, Kind.BIDI)
         # Inside the layers, so that an answer which cannot be encoded is a bug like any other.
         handler = self._layered(endpoint.handler if streams else self._encoded(endpoint.handler))
+        parse = _strict(endpoint.parse)
 
         async def serve(request: Any, context: Context) -> bytes | None:
             call = GrpcCall(
                 context,
                 method=endpoint.method,
                 kind=endpoint.kind,
-                parse=endpoint.parse,
+                parse=parse,
                 request_context=self._new_context(),
                 encode=self._encode,
             )

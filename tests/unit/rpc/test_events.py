@@ -101,7 +101,9 @@ def all_paths(descriptor: Descriptor, prefix: str = "") -> Iterator[str]:
 def leaves(value: object) -> Iterator[object]:
     if is_dataclass(value):
         for field in fields(value):
-            yield from leaves(getattr(value, field.name))
+            # What names the field at fault goes into the status alone.
+            if not (isinstance(value, events.RunError) and field.name in ("violations", "resource")):
+                yield from leaves(getattr(value, field.name))
     elif isinstance(value, tuple) and not isinstance(value, Channel):
         for one in value:
             yield from leaves(one)

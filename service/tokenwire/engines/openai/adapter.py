@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import msgspec
+import structlog
 
 from tokenwire.domain.context import Clock
 from tokenwire.domain.errors import EngineError
@@ -16,6 +17,8 @@ from tokenwire.engines.openai.request import FIELDS, endpoint_and_body
 from tokenwire.engines.openai.wire import Model, Models
 from tokenwire.engines.status import EngineState, ModelInfo, Status
 from tokenwire.engines.upstream import Upstream
+
+_log = structlog.get_logger()
 
 # An engine that is down is asked after this time, then after twice the time, and so on up to the last: requests must
 # succeed within 5 s of its return.
@@ -120,7 +123,12 @@ class OpenAIEngine:
     async def _check_forever(self) -> None:
         down = DOWN_FIRST_SECONDS
         while True:
-            await self.check()
+            try:
+                await self.check()
+            except Exception:
+                # A bug must not leave the engine unwatched for ever.
+                _log.exception("the engine's check failed", engine=self.name)
+                self.status.set(EngineState.UNAVAILABLE)
             if self.status.state is EngineState.READY:
                 down = DOWN_FIRST_SECONDS
                 await self._sleep(self._check_interval)

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tokenwire.engines.openai.adapter import OpenAIEngine
 from tokenwire.engines.status import EngineState, ModelInfo
 from unit.engines import captures
 from unit.engines.openai.running import engine_at, running
@@ -144,3 +145,25 @@ async def test_close_ends_the_checks_whatever_they_wait_for() -> None:
         await engine.close()
         await server.until_open(0)
         assert not [task for task in asyncio.all_tasks() - before if task.get_name().startswith("check ")]
+
+
+@pytest.mark.asyncio
+async def test_a_bug_in_a_check_leaves_the_engine_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[EngineState] = []
+    checks = 0
+
+    async def check(engine: OpenAIEngine) -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 1:
+            raise RuntimeError("a bug")
+        engine.status.set(EngineState.READY, (ModelInfo("a"),))
+
+    monkeypatch.setattr(OpenAIEngine, "check", check)
+    engine = engine_at("http://127.0.0.1:1", sleep=lambda _: asyncio.sleep(0))
+    engine.status.watch(lambda: seen.append(engine.status.state))
+    await engine.start()
+    while EngineState.READY not in seen:
+        await engine.status.changed()
+    await engine.close()
+    assert seen[:2] == [EngineState.UNAVAILABLE, EngineState.READY]
