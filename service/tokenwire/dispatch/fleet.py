@@ -40,6 +40,7 @@ class Fleet:
         self._max_durations = max_durations or {}
         self._default_model = default_model
         self._running: Counter[str] = Counter()
+        self._asking = asyncio.Lock()
         self._asked_at = -math.inf
 
     async def start(self) -> None:
@@ -85,10 +86,6 @@ class Fleet:
             )
         raise NotFoundError("model", model, f"the model does not exist; there is {', '.join(sorted(names)[:20])}")
 
-    def engine_named(self, name: str) -> Engine | None:
-        """Returns the engine of this name."""
-        return next((engine for engine in self.engines if engine.name == name), None)
-
     @contextmanager
     def running(self, engine: Engine) -> Iterator[None]:
         """Counts a run on an engine."""
@@ -99,12 +96,12 @@ class Fleet:
             self._running[engine.name] -= 1
 
     async def _ask_all(self) -> None:
-        """Asks every engine for its models, unless they were asked a moment ago."""
-        now = asyncio.get_running_loop().time()
-        if now < self._asked_at + ASK_SECONDS:
-            return
-        self._asked_at = now
-        await asyncio.gather(*(engine.check() for engine in self.engines))
+        """Asks every engine for its models, unless they were asked a moment ago; callers share what is under way."""
+        loop = asyncio.get_running_loop()
+        async with self._asking:
+            if loop.time() >= self._asked_at + ASK_SECONDS:
+                await asyncio.gather(*(engine.check() for engine in self.engines))
+                self._asked_at = loop.time()
 
     def _choose(self, model: str) -> Route | None:
         name = model or self.default_model

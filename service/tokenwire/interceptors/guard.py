@@ -15,7 +15,7 @@ class Guard:
     """Lets through expected errors and the client's own leaving; turns everything else into INTERNAL.
 
     grpc.aio sends the text of an unexpected exception to the client, and sends no status at all when the cancellation
-    of some inner task escapes (tests/wire/test_guard.py pins both).
+    of some inner task escapes (tests/wire/test_bare_grpc.py pins both).
     """
 
     async def around(self, request: Any, call: Call, proceed: Handler) -> Any:

@@ -6,13 +6,7 @@ from tokenwire.journal.log import RunLog
 
 
 class Journal(Protocol):
-    """Keeps the logs of runs.
-
-    Attributes:
-        survives: whether runs outlive this process.
-    """
-
-    survives: bool
+    """Keeps the logs of runs."""
 
     def open(self, run_id: str, share: int) -> RunLog:
         """Opens a run's log and reserves `share` bytes for it. Raises RESOURCE_EXHAUSTED JOURNAL_FULL."""

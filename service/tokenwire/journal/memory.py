@@ -7,8 +7,6 @@ from tokenwire.journal.log import RunLog
 class MemoryJournal:
     """Keeps logs in memory. When a new run's share does not fit, finished runs lose their text, the oldest first."""
 
-    survives = False
-
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = 0

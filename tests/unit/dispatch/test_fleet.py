@@ -1,8 +1,10 @@
 """Which engine answers for a model."""
 
+import asyncio
+
 import pytest
 
-from tokenwire.dispatch.fleet import Fleet
+from tokenwire.dispatch.fleet import ASK_SECONDS, Fleet
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.engines.scripted import ScriptedEngine
 from tokenwire.engines.status import EngineState
@@ -56,3 +58,41 @@ async def test_a_run_counts_on_its_engine_even_if_it_fails() -> None:
     with pytest.raises(ValueError, match="bug"), fleet.running(a):
         raise ValueError("bug")
     assert (await fleet.route("m")).engine is a
+
+
+class Slow(ScriptedEngine):
+    """Tells its models only when it is asked, and takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self._told, self.status.models = self.status.models, ()
+
+    async def check(self) -> None:
+        """Answers after a second."""
+        self.asked += 1
+        await asyncio.sleep(1)
+        self.status.models = self._told
+
+
+@pytest.mark.asyncio
+async def test_requests_that_come_before_any_model_is_known_share_one_question_and_all_get_its_answer() -> None:
+    slow = Slow()
+    fleet = Fleet([slow])
+    routes = await asyncio.gather(*(fleet.route("scripted") for _ in range(10)))
+    assert {route.engine for route in routes} == {slow}
+    assert slow.asked == 1
+
+
+@pytest.mark.asyncio
+async def test_requests_for_unknown_models_do_not_make_the_engines_busy() -> None:
+    slow = Slow()
+    fleet = Fleet([slow])
+    for _ in range(10):
+        with pytest.raises(NotFoundError):
+            await fleet.route("no")
+    assert slow.asked == 1
+    await asyncio.sleep(ASK_SECONDS)
+    with pytest.raises(NotFoundError):
+        await fleet.route("no")
+    assert slow.asked == 2
