@@ -121,9 +121,9 @@ async def test_a_deadline_that_passes_stops_the_engine(kind: str) -> None:
     async with service(engine) as running:
         call: Any
         if kind == "unary":
-            call = running.generate.Generate(REQUEST, timeout=0.3)
+            call = running.generate.Generate(REQUEST, timeout=1.0)
         else:
-            call = running.generate.StreamGenerate(REQUEST, timeout=0.3)
+            call = running.generate.StreamGenerate(REQUEST, timeout=1.0)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await _is_gone(running, engine)
 

@@ -146,15 +146,17 @@ async def test_further_streams_hang_silently_on_a_server_with_a_low_bound() -> N
         _bare(handler, [("grpc.max_concurrent_streams", 2)]) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        # So that the client knows the bound.
-        first = unary_call(channel, METHOD)(b"")
-        await until(lambda: begun == 1, "the first call has begun")
-        calls = [unary_call(channel, METHOD)(b"", timeout=0.5) for _ in range(2)]
-        codes = [await call.code() for call in calls]
+        # One after the other, so that the client knows the bound; both stay until the third has given up.
+        held = []
+        for number in (1, 2):
+            held.append(unary_call(channel, METHOD)(b""))
+            await until(lambda number=number: begun == number, "the call has begun")  # type: ignore[misc]
+        code = await unary_call(channel, METHOD)(b"", timeout=0.5).code()
         assert begun == 2
         more.set()
-        await first
-    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+        for call in held:
+            await call
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def _pinging(address: str) -> grpc.aio.Channel:

@@ -64,7 +64,7 @@ async def test_a_configured_model_that_is_not_listed_is_used_all_the_same() -> N
     ],
 )
 async def test_an_engine_that_does_not_list_its_models_is_unavailable_and_keeps_those_known(answer: bytes) -> None:
-    async with running(always(reply(200, b'{"data":[{"id":"a"}]}')), reply_timeout=0.2) as (engine, server):
+    async with running(always(reply(200, b'{"data":[{"id":"a"}]}')), reply_timeout=1.0) as (engine, server):
         await engine.check()
         server.script = always(answer)
         await engine.check()
