@@ -198,9 +198,10 @@ async def test_a_cancel_in_the_middle_of_a_write_is_cancelled() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["unary", "stream"])
-async def test_a_deadline_that_passes_is_deadline_exceeded(kind: str) -> None:
+@pytest.mark.parametrize("seconds", [0.5, 1.001])
+async def test_a_deadline_that_passes_is_deadline_exceeded(kind: str, seconds: float) -> None:
     async with watching(unary=_waits, stream=_waits) as (running, seen):
-        call: Any = running.unary(timeout=1.0) if kind == "unary" else running.stream(timeout=1.0)
+        call: Any = running.unary(timeout=seconds) if kind == "unary" else running.stream(timeout=seconds)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         line = await seen.one()
     _says(line, UNARY if kind == "unary" else STREAM, "DEADLINE_EXCEEDED")

@@ -16,6 +16,9 @@ _log = structlog.get_logger()
 
 # What probes and debuggers call all the time.
 _QUIET = "/grpc."
+# How long before the server's own deadline a client that leaves has met its own.
+LATE_SECONDS = 0.05
+LATE_SHARE = 0.02
 # gRPC's own statuses that mean a fault of the server (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/).
 _FAULTS = frozenset(
     {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
@@ -38,6 +41,7 @@ class Telemetry:
             attributes={names.RPC_SYSTEM: "grpc", names.RPC_METHOD: call.method.removeprefix("/")},
         )
         code, reason = Code.OK, ""
+        granted = call.time_remaining
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
                 return await proceed(request, call)
@@ -48,11 +52,11 @@ class Telemetry:
                 code = error.code
                 raise
             except ClientGoneError:
-                code = _left(call)
+                code = _left(call, granted)
                 raise
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                code = _left(call) if task is not None and task.cancelling() else Code.INTERNAL
+                code = _left(call, granted) if task is not None and task.cancelling() else Code.INTERNAL
                 raise
             except BaseException:
                 code = Code.INTERNAL
@@ -78,7 +82,12 @@ class Telemetry:
         )
 
 
-def _left(call: Call) -> Code:
-    """Tells a client that left from one whose deadline passed: nothing else differs."""
+def _left(call: Call, granted: float | None) -> Code:
+    """Tells a client that left from one whose deadline passed: nothing else differs.
+
+    A client's own clock is first to say so: the server's begins later, and gRPC rounds a timeout up, by 1 % at most.
+    """
     remaining = call.time_remaining
-    return Code.DEADLINE_EXCEEDED if remaining is not None and remaining <= 0 else Code.CANCELLED
+    if remaining is None or granted is None:
+        return Code.CANCELLED
+    return Code.DEADLINE_EXCEEDED if remaining <= max(LATE_SECONDS, LATE_SHARE * granted) else Code.CANCELLED
