@@ -24,8 +24,8 @@ test: .venv/dev .cache/tools ## Sets up and runs the Python tests, the real embe
 	PATH="$(CURDIR)/.cache/bin:$(CURDIR)/$(GENERATE)/bin:$$PATH" $(BIN)/pytest $(ARGS)
 
 .PHONY: test-engines
-test-engines: .venv/dev ## Runs the engine suite against real engines at VLLM_BASE_URL and SGLANG_BASE_URL.
-	$(BIN)/pytest -m live $(ARGS)
+test-engines: .venv/dev ## Runs the behaviours over scripted, llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL, and prints which engine does what.
+	$(BIN)/pytest tests/behaviour -m "live or not live" $(ARGS)
 
 .PHONY: check
 check: .venv/dev $(GENERATE)/ready ## Checks style, types, protos, generated code and docs; runs no tests.
@@ -36,6 +36,7 @@ check: .venv/dev $(GENERATE)/ready ## Checks style, types, protos, generated cod
 	$(GENERATE)/bin/buf lint
 	$(GENERATE)/bin/buf format --diff --exit-code
 	$(BIN)/python -m tokenwire.settings_table --check README.md docs/configuration.md
+	$(BIN)/python -m tokenwire.engines_table --check docs/engines.md
 	$(MAKE) check-generate
 
 .PHONY: check-generate

@@ -83,3 +83,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio") is not None:
             item.fixturenames.insert(0, "async_leak_gate")
+            if "shared_child" in item.fixturenames:
+                # Before the gate counts: the child's pipes stay open.
+                item.fixturenames.insert(0, "shared_child")

@@ -3,24 +3,33 @@
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from opentelemetry import trace
 
+from tokenwire.dispatch.batches import Batches, BatchLimits
 from tokenwire.dispatch.dispatcher import Dispatcher, Patience
 from tokenwire.dispatch.fleet import Fleet
 from tokenwire.dispatch.runs import Lifetimes, Runs
 from tokenwire.domain.context import LOCAL_TENANT, Clock, RequestContext
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
+from tokenwire.engines.ollama.adapter import OllamaEngine
 from tokenwire.engines.openai.adapter import OpenAIEngine
+from tokenwire.engines.remote import RemoteEngine
 from tokenwire.engines.scripted import ScriptedEngine
+from tokenwire.engines.sglang.adapter import SglangEngine
+from tokenwire.engines.vllm.adapter import VllmEngine
 from tokenwire.interceptors.interceptor import stacked
 from tokenwire.interceptors.stack import stack
+from tokenwire.interceptors.validation import check_rules
 from tokenwire.journal.memory import MemoryJournal
+from tokenwire.render.renderer import Renderer
+from tokenwire.rpc.batch import BatchServicer
+from tokenwire.rpc.batch_items import Items
 from tokenwire.rpc.events import encode
 from tokenwire.rpc.generate import ChatServicer, GenerateServicer
 from tokenwire.rpc.methods import endpoints
@@ -47,6 +56,7 @@ class App:
     settings: Settings
     fleet: Fleet
     runs: Runs
+    batches: Batches
     transport: GrpcServer
     clock: Clock
 
@@ -83,13 +93,23 @@ def build(
     )
     runs = Runs(dispatcher, journal, lifetimes, clock, new_id=lambda: f"run_{secrets.token_hex(12)}")
 
-    submitter = Submitter(fleet, runs, Loading(limit=settings.load_seconds))
+    submitter = Submitter(fleet, runs, Renderer(), Loading(limit=settings.load_seconds))
     reader = Reader(runs)
+    batch_limits = BatchLimits(
+        in_flight=settings.batch_in_flight_max,
+        items=settings.batch_items_max,
+        orphan_grace=settings.orphan_grace_seconds,
+        orphan_grace_max=settings.orphan_grace_max_seconds,
+        retention=settings.retention_seconds,
+    )
+    batches = Batches(batch_limits, clock, new_id=lambda: f"batch_{secrets.token_hex(12)}")
+    items = Items(submitter, runs, reader, check=check_rules, clock=clock, message_max_bytes=settings.message_max_bytes)
     servicers = {
         "tokenwire.v1.GenerateService": GenerateServicer(submitter, reader),
         "tokenwire.v1.ChatService": ChatServicer(submitter, reader),
         "tokenwire.v1.ModelService": ModelServicer(fleet, submitter),
         "tokenwire.v1.RunService": RunServicer(runs, reader),
+        "tokenwire.v1.BatchService": BatchServicer(batches, items),
         "tokenwire.v1.ServerService": ServerServicer(),
     }
 
@@ -108,12 +128,20 @@ def build(
             ping_timeout_seconds=settings.ping_timeout_seconds,
         ),
     )
-    return App(settings=settings, fleet=fleet, runs=runs, transport=transport, clock=clock)
+    return App(settings=settings, fleet=fleet, runs=runs, batches=batches, transport=transport, clock=clock)
 
 
 def make_engines(settings: Settings, clock: Clock, on_progress: OnProgress | None = None) -> list[Engine]:
     """Makes the engines that the settings name, in their order."""
     return [_engine(one, settings, clock, on_progress) for one in settings.engines]
+
+
+_REMOTE: Mapping[str, type[RemoteEngine]] = {
+    "vllm": VllmEngine,
+    "sglang": SglangEngine,
+    "ollama": OllamaEngine,
+    "openai": OpenAIEngine,
+}
 
 
 def _engine(chosen: EngineSettings, settings: Settings, clock: Clock, on_progress: OnProgress | None) -> Engine:
@@ -138,8 +166,8 @@ def _engine(chosen: EngineSettings, settings: Settings, clock: Clock, on_progres
             )
         case "scripted":
             return ScriptedEngine(chosen.name, model=chosen.model or "scripted", seconds_per_token=0.02)
-        case "openai":
-            return OpenAIEngine(
+        case "vllm" | "sglang" | "ollama" | "openai":
+            return _REMOTE[chosen.kind](
                 name=chosen.name,
                 url=chosen.url,
                 model=chosen.model,

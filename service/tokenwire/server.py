@@ -36,12 +36,14 @@ async def serving(app: App) -> AsyncIterator[int]:
             watcher.cancel()
             await asyncio.wait([watcher])
             await health.shut_down()
+            app.batches.drain()
             await app.runs.drain(app.settings.drain_seconds)
             await app.transport.stop(app.settings.flush_seconds)
     finally:
         await app.transport.stop(0)
         # Again, for a drain that was interrupted.
         await app.runs.drain(0)
+        await app.batches.close()
         app.runs.close()
         await app.fleet.close()
 
@@ -87,7 +89,7 @@ async def _tell_health(app: App, health: Health, dirty: asyncio.Event) -> None:
 
 def _serving_names(app: App) -> dict[str, bool]:
     """Returns what serves: the process, each service, each engine."""
-    generating = {"tokenwire.v1.GenerateService", "tokenwire.v1.ChatService"}
+    generating = {"tokenwire.v1.GenerateService", "tokenwire.v1.ChatService", "tokenwire.v1.BatchService"}
     states = {engine.name: engine.status.state for engine in app.fleet.engines}
     # Calls wait for a model that is being loaded, so that counts as serving.
     able = any(state is not EngineState.UNAVAILABLE for state in states.values())

@@ -1,12 +1,13 @@
-"""The embedded engine as a fixture; each test has a child of its own."""
+"""The embedded engine as a fixture: on a child that tests share. Those that harm it have one of their own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from engines.embedded import MODELS, started
+from engines.embedded import CONTEXT, MODELS, SLOTS
+from engines.shared_child import SharedChild, shared, using
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 
 
@@ -16,7 +17,14 @@ def cache() -> Path:
     return MODELS
 
 
+@pytest.fixture(scope="session")
+def shared_child() -> Iterator[SharedChild]:
+    with shared(SLOTS, CONTEXT) as child:
+        yield child
+
+
 @pytest_asyncio.fixture
-async def engine(cache: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
-    async with started(cache, tmp_path) as engine:
+async def engine(shared_child: SharedChild, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    """Returns an engine whose child other tests use as well."""
+    async with using(shared_child, tmp_path) as engine:
         yield engine

@@ -10,8 +10,9 @@ from random import Random
 from typing import Any
 
 from tokenwire.domain.context import Clock
-from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
-from tokenwire.domain.request import Stopping, Submission
+from tokenwire.domain.cursor import Channel, ChannelKind
+from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
+from tokenwire.domain.request import Message, Role, Stopping, Submission
 from tokenwire.engines.engine import Engine, Tokenizer
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.engines.llamacpp.connection import Connection
@@ -19,6 +20,8 @@ from tokenwire.engines.status import EngineState
 
 # Fetched once, and kept beside the other tools of the tests.
 MODELS = Path(__file__).parents[2] / ".cache" / "models"
+# Marks a child that belongs to no engine of one test.
+SHARED_CHILD = "TOKENWIRE_SHARED_CHILD"
 SLOTS = 3
 CONTEXT = 256
 CLOCK = Clock(monotonic=time.monotonic, wall=time.time)
@@ -33,8 +36,14 @@ class Result:
     def pieces(self, choice: int = 0) -> list[Piece]:
         return [item for item in self.generated if isinstance(item, Piece) and item.channel.choice == choice]
 
-    def text(self, choice: int = 0) -> str:
-        return "".join(piece.text for piece in self.pieces(choice))
+    def text(self, choice: int = 0, kind: ChannelKind = ChannelKind.TEXT, index: int = 0) -> str:
+        channel = Channel(choice, kind, index)
+        return "".join(piece.text for piece in self.pieces(choice) if piece.channel == channel)
+
+    def calls(self, choice: int = 0) -> list[tuple[str, str]]:
+        """Returns the names and arguments of a choice's tool calls."""
+        heads = [item for item in self.generated if isinstance(item, CallHead) and item.channel.choice == choice]
+        return [(one.name, self.text(choice, ChannelKind.TOOL_CALL, one.channel.index)) for one in heads]
 
     def ids(self, choice: int = 0) -> list[int]:
         return [one for piece in self.pieces(choice) for one in piece.token_ids]
@@ -76,21 +85,34 @@ def tokenizer_of(engine: Engine) -> Tokenizer:
 
 
 async def job(engine: Engine, submission: Submission) -> Job:
-    """Renders the prompt of a submission as the service does."""
-    tokenizer = tokenizer_of(engine)
-    text = submission.prompt or await tokenizer.template(submission.messages)
-    ids = submission.prompt_ids or tuple(token.id for token in await tokenizer.tokenize(text))
-    return Job(run_id="run", model="model", submission=submission, prompt=Prompt(text=text, token_ids=ids))
+    """Vets a submission and renders its prompt as the service does."""
+    engine.vet(submission)
+    ids = submission.prompt_ids
+    prompt = Prompt(token_ids=ids, tokens=len(ids)) if ids else await tokenizer_of(engine).prompt(submission)
+    return Job(run_id="run", model="model", submission=submission, prompt=prompt)
 
 
-async def run(engine: Engine, prompt: str = "Once upon a time", max_tokens: int = 8, **fields: Any) -> Result:
-    stopping = replace(fields.pop("stopping", Stopping()), max_tokens=max_tokens)
-    submission = Submission(prompt=prompt, stopping=stopping, **fields)
+async def answered(engine: Engine, submission: Submission) -> "Result":
+    """Runs a submission to its end."""
     generated: list[Generated] = []
     async with aclosing(engine.generate(await job(engine, submission))) as batches:
         async for batch in batches:
             generated += batch
     return Result(generated)
+
+
+async def run(engine: Engine, prompt: str = "Once upon a time", max_tokens: int = 8, **fields: Any) -> Result:
+    """Continues a prompt."""
+    stopping = replace(fields.pop("stopping", Stopping()), max_tokens=max_tokens)
+    text = None if fields.get("prompt_ids") else prompt
+    return await answered(engine, Submission(prompt=text, stopping=stopping, **fields))
+
+
+async def chat(engine: Engine, *messages: str | Message, max_tokens: int = 60, **fields: Any) -> Result:
+    """Answers a chat; a text is the user's."""
+    said = tuple(Message(role=Role.USER, content=one) if isinstance(one, str) else one for one in messages)
+    stopping = replace(fields.pop("stopping", Stopping()), max_tokens=max_tokens)
+    return await answered(engine, Submission(messages=said, stopping=stopping, **fields))
 
 
 def endless(**fields: Any) -> Submission:
@@ -119,7 +141,12 @@ def child_of(engine: LlamaCppEngine) -> int:
     assert engine.status.state is EngineState.READY
     tasks = Path("/proc/self/task").glob("*/children")
     children = [int(one) for path in tasks for one in path.read_text().split()]
-    (child,) = [one for one in children if b"llamacpp/child.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    (child,) = [
+        one
+        for one in children
+        if b"llamacpp/child.py" in Path(f"/proc/{one}/cmdline").read_bytes()
+        and SHARED_CHILD.encode() not in Path(f"/proc/{one}/environ").read_bytes()
+    ]
     return child
 
 

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
 
 import pytest
+import pytest_asyncio
 
 import tokenwire
 from engines.embedded import (
@@ -42,6 +44,13 @@ from tokenwire.engines.upstream import Upstream
 pytestmark = [pytest.mark.llamacpp, pytest.mark.timeout(180)]
 
 
+@pytest_asyncio.fixture
+async def engine(cache: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    """Returns an engine with a child of its own: it is killed here."""
+    async with started(cache, tmp_path) as engine:
+        yield engine
+
+
 @pytest.mark.asyncio
 async def test_the_model_is_known_before_the_child_is_there(cache: Path, tmp_path: Path) -> None:
     engine = LlamaCppEngine(name="x", cache_dir=cache, log_dir=tmp_path, clock=CLOCK, rng=Random(1))
@@ -62,7 +71,7 @@ async def test_a_file_of_the_users_is_served_under_its_own_name_with_llama_cpps_
     path.symlink_to(cache / "SmolLM2-135M-Instruct.Q4_1.gguf")
     assert engine._base["repeat_penalty"] == 1.1
     async with started(tmp_path / "unused", tmp_path / "logs", model_path=path, slots=1) as mine:
-        assert mine.status.models == (ModelInfo("mine", CONTEXT),)
+        assert mine.status.models == (ModelInfo("mine", CONTEXT, 49_152),)
         assert mine._base == {}
         assert len((await run(mine)).pieces()) == 8
     assert not (tmp_path / "unused").exists()

@@ -5,27 +5,40 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
-from engines.embedded import CONTEXT, SLOTS, busy_slots, child_of, slots_are_freed
+from engines.embedded import CONTEXT, SLOTS, busy_slots, child_of, slots_are_freed, started
 from harness.refusals import refused
 from harness.service import Service, service
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.v1.chat_service_pb2 import ChatRequest
 from tokenwire.v1.event_pb2 import Event
-from tokenwire.v1.finish_pb2 import FINISH_REASON_CANCELLED, FINISH_REASON_LENGTH, STATUS_CODE_DATA_LOSS
+from tokenwire.v1.finish_pb2 import (
+    FINISH_REASON_CANCELLED,
+    FINISH_REASON_LENGTH,
+    FINISH_REASON_TOOL_CALLS,
+    STATUS_CODE_DATA_LOSS,
+)
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
-from tokenwire.v1.message_pb2 import ROLE_SYSTEM, Message
+from tokenwire.v1.message_pb2 import ROLE_SYSTEM, Message, Tool, ToolChoice
 from tokenwire.v1.model_service_pb2 import DetokenizeRequest, TokenizeRequest
 from tokenwire.v1.run_pb2 import RUN_STATE_FAILED, RunOptions
 from tokenwire.v1.run_service_pb2 import AttachRunRequest, CancelRunRequest, GetRunRequest, WaitRunRequest
 from tokenwire.v1.sampling_pb2 import Sampling, Stopping
 
 pytestmark = pytest.mark.llamacpp
+
+
+@pytest_asyncio.fixture
+async def engine(cache: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    """Returns an engine with a child of its own: it is killed here."""
+    async with started(cache, tmp_path) as engine:
+        yield engine
 
 
 @pytest_asyncio.fixture
@@ -181,3 +194,29 @@ async def test_what_only_the_engine_can_refuse_is_refused_by_its_field_too(runni
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert [field for field, _ in refusal.violations] == ["sampling.n"]
     assert (refusal.metadata["limit"], refusal.metadata["got"]) == (str(SLOTS), "99")
+
+
+@pytest.mark.asyncio
+async def test_a_tool_call_comes_through_with_its_arguments_as_they_are_written(running: Service) -> None:
+    asked = ChatRequest(
+        messages=[Message(content="What time is it?")],
+        tools=[Tool(name="clock")],
+        tool_choice=ToolChoice(name="clock"),
+        parallel_tool_calls=False,
+        sampling=Sampling(temperature=0),
+    )
+    events = [event async for event in running.chat.StreamChat(asked)]
+    calls = [event.tool_call_delta for event in events if event.HasField("tool_call_delta")]
+    assert [call.name for call in calls if call.name] == ["clock"]
+    assert calls[0].id.startswith("call_")
+    assert "".join(call.arguments for call in calls) == "{}"
+    assert text(events) == ""
+    assert events[-1].end.choices[0].finish_reason == FINISH_REASON_TOOL_CALLS
+
+
+@pytest.mark.asyncio
+async def test_tools_that_cannot_be_held_to_are_refused_by_name(running: Service) -> None:
+    tool = Tool(name="clock", parameters_schema='{"properties": {"x": {"not": {"type": "string"}}}}')
+    refusal = await refused(running.chat.Chat(ChatRequest(messages=[Message(content="Hi")], tools=[tool])))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [field for field, _ in refusal.violations] == ["tools.parameters_schema"]

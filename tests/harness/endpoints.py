@@ -23,6 +23,8 @@ from tokenwire.v1.server_service_pb2 import GetServerInfoRequest, ServerInfo
 
 UNARY = "/test.Odd/Unary"
 STREAM = "/test.Odd/Stream"
+GATHER = "/test.Odd/Gather"
+BIDI = "/test.Odd/Bidi"
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -50,12 +52,19 @@ async def odd(
     *,
     unary: Handler | None = None,
     stream: Handler | None = None,
+    gather: Handler | None = None,
+    bidi: Handler | None = None,
     tracer: Tracer | None = None,
 ) -> AsyncIterator[Odd]:
-    """Serves the handlers while the block runs. They take an empty request and answer with ServerInfo."""
+    """Serves the handlers while the block runs. Requests are empty, answers are ServerInfo."""
     interceptors = stack(tracer or NoOpTracer(), time.monotonic, delivery_of)
     numbers = count()
-    served = ((UNARY, Kind.UNARY, unary), (STREAM, Kind.SERVER_STREAM, stream))
+    served = (
+        (UNARY, Kind.UNARY, unary),
+        (STREAM, Kind.SERVER_STREAM, stream),
+        (GATHER, Kind.CLIENT_STREAM, gather),
+        (BIDI, Kind.BIDI, bidi),
+    )
     server = GrpcServer(
         [
             Endpoint(method=method, kind=kind, parse=_parse, handler=handler)

@@ -24,6 +24,14 @@ class FaultProxy:
         """From now on nothing arrives on either side, and no connection ends: the network between them is gone."""
         self._black_hole = True
 
+    async def cut(self) -> None:
+        """Breaks every connection there is; new ones are served."""
+        await self._close()
+
+    def lead(self, target: int) -> None:
+        """From now on new connections go to the server at another port."""
+        self._target = target
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="fault proxy")
         self._tasks.add(task)

@@ -41,7 +41,11 @@ async def refused(call: Awaitable[Any]) -> Refusal:
     """Awaits a call that must fail, and reads its status."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    error = caught.value
+    return refusal(caught.value)
+
+
+def refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    """Reads the status of a call that has failed."""
     return _read(error.code(), error.details() or "", dict(error.trailing_metadata() or ()))
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ def address() -> Iterator[str]:
 
 def printed(command: list[str], **more: object) -> str:
     environment = more.pop("env", None)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False, **more)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
 
@@ -55,11 +56,18 @@ def test_its_grpcurl_commands_answer(address: str, line: str) -> None:
     output = printed(grpcurl(line, address))
     if "/Stream" in line:
         stream = messages(output)
+        assert [message for message in stream if "end" in message] == stream[-1:]
+        if "regex" in line:
+            assert re.fullmatch("(18|19)[0-9]{2}", text(stream))
+            return
+        if "get_weather" in line:
+            arguments = "".join(str(message.get("toolCallDelta", {}).get("arguments", "")) for message in stream)
+            assert list(json.loads(arguments)) == ["city"]
+            return
         deltas = [message for message in stream if "delta" in message]
         assert len(deltas) >= 5
         times = [message.get("elapsedMs", 0) for message in deltas]
         assert len(set(map(str, times))) >= 5
-        assert [message for message in stream if "end" in message] == stream[-1:]
     elif " list" in line:
         assert "tokenwire.v1.GenerateService" in output
     elif "/Generate" in line:
@@ -85,9 +93,12 @@ def test_its_resume_by_hand_gives_the_byte_exact_rest(address: str) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in lines("tokenwire") if "serve" not in line and "attach" not in line])
-def test_its_command_line_answers(address: str, line: str) -> None:
+def test_its_command_line_answers(address: str, line: str, tmp_path: Path) -> None:
     command, environment = tokenwire(line)
-    assert printed(command, env=environment | {"TOKENWIRE_TARGET": address}).strip()
+    (tmp_path / "requests.jsonl").write_text("".join(blocks("jsonl")))
+    output = printed(command, env=environment | {"TOKENWIRE_TARGET": address}, cwd=tmp_path)
+    answers = tmp_path / "answers.jsonl"
+    assert output.strip() or len(answers.read_text().splitlines()) == len("".join(blocks("jsonl")).splitlines())
 
 
 @pytest.mark.parametrize("line", lines("serve"))

@@ -38,7 +38,8 @@ def test_url_is_fine_with_and_without_v1() -> None:
 
 WANTED_LIST = "at least one engine: --engine flags, a JSON list in the variable, or [[engines]] tables in a file"
 WANTED_ENGINE = (
-    "an engine: scripted, llamacpp, openai=URL or NAME:openai=URL as a flag, a table or JSON object elsewhere"
+    "an engine: scripted, llamacpp, KIND=URL or NAME:KIND=URL with vllm, sglang, ollama or openai for KIND as a flag, "
+    "a table or JSON object elsewhere"
 )
 WANTED_NAME = "a name of at most 63 letters, digits, dots, dashes and underscores"
 
@@ -46,10 +47,11 @@ WANTED_NAME = "a name of at most 63 letters, digits, dots, dashes and underscore
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["vllm"], f"engines[0]: wants {WANTED_ENGINE}"),
+        (["tgi"], f"engines[0]: wants {WANTED_ENGINE}"),
         ([SECRET], f"engines[0]: wants {WANTED_ENGINE}"),
         (["scripted", "http://h/v1"], f"engines[1]: wants {WANTED_ENGINE}"),
         (["openai"], f"engines[0].url: an engine of kind openai needs {ADDRESS}"),
+        (["vllm"], f"engines[0].url: an engine of kind vllm needs {ADDRESS}"),
         (["scripted=http://h"], "engines[0].url: an engine of kind scripted takes no url"),
         (["a b:scripted"], f"engines[0].name: wants {WANTED_NAME}"),
         (["openai=ftp://h"], f"engines[0].url: wants {ADDRESS}"),
@@ -82,7 +84,7 @@ def test_wrong_engine_flag(flags: list[str], told: str) -> None:
             '[{"names": "a", "url": 7}]',
             [
                 f"engines[0].name: is missing; wants {WANTED_NAME}",
-                "engines[0].kind: is missing; wants one of llamacpp, openai, scripted",
+                "engines[0].kind: is missing; wants one of llamacpp, vllm, sglang, ollama, openai, scripted",
                 f"engines[0].url: wants {ADDRESS}",
                 "engines[0].names: no such setting; did you mean name?",
             ],
@@ -90,7 +92,7 @@ def test_wrong_engine_flag(flags: list[str], told: str) -> None:
         (
             f'[{{"name": "a", "kind": "{SECRET}", "api_key": "{SECRET}\\n", "timeout_seconds": true}}]',
             [
-                "engines[0].kind: wants one of llamacpp, openai, scripted",
+                "engines[0].kind: wants one of llamacpp, vllm, sglang, ollama, openai, scripted",
                 "engines[0].api_key: wants printable ASCII text without spaces or line breaks",
                 f"engines[0].timeout_seconds: wants {SECONDS}",
             ],
@@ -117,7 +119,7 @@ def test_vllm_variables_make_an_engine() -> None:
     environ = {"VLLM_BASE_URL": "http://v:8000/v1", "VLLM_MODEL": "m", "VLLM_API_KEY": SECRET}
     settings = load({}, environ)
     assert settings.engines == (
-        EngineSettings(name="vllm", kind="openai", url="http://v:8000/v1", model="m", api_key=SecretStr(SECRET)),
+        EngineSettings(name="vllm", kind="vllm", url="http://v:8000/v1", model="m", api_key=SecretStr(SECRET)),
     )
     assert settings.sources["engines.vllm"] == "VLLM_BASE_URL, VLLM_MODEL, VLLM_API_KEY"
 
@@ -129,7 +131,7 @@ def test_sglang_variables_make_an_engine(text: str, seconds: float) -> None:
     settings = load({}, {"SGLANG_BASE_URL": "http://s:30000", "SGLANG_TIMEOUT": text, "SGLANG_API_KEY": SECRET})
     assert settings.engines == (
         EngineSettings(
-            name="sglang", kind="openai", url="http://s:30000", timeout_seconds=seconds, api_key=SecretStr(SECRET)
+            name="sglang", kind="sglang", url="http://s:30000", timeout_seconds=seconds, api_key=SecretStr(SECRET)
         ),
     )
     assert settings.sources["engines.sglang"] == "SGLANG_BASE_URL, SGLANG_TIMEOUT, SGLANG_API_KEY"
@@ -166,7 +168,7 @@ def test_sglang_timeout_of_nothing_is_told() -> None:
 )
 def test_ollama_host_makes_an_engine(text: str, url: str) -> None:
     settings = load({}, {"OLLAMA_HOST": text})
-    assert settings.engines == (EngineSettings(name="ollama", kind="openai", url=url),)
+    assert settings.engines == (EngineSettings(name="ollama", kind="ollama", url=url),)
     assert settings.sources["engines.ollama"] == "OLLAMA_HOST"
 
 

@@ -15,7 +15,8 @@ from tokenwire.engines.scripted import Emit, Fail, Pause, ScriptedEngine, Step, 
 from tokenwire.engines.status import EngineState
 
 TEXT = "Once upon a time,\n\n in a land of slow rivers — «ça va?» — 水が流れる. \x1b[31m👩‍👩‍👧\r\n end\n"
-FIELDS = ("prompt", "messages", "sampling.n", "sampling.seed", "sampling.temperature", "sampling.top_p")
+MESSAGES = ("messages.role=SYSTEM", "messages.role=USER", "messages.content")
+FIELDS = ("prompt", *MESSAGES, "sampling.n", "sampling.seed", "sampling.temperature", "sampling.top_p")
 STOPPING = ("stopping.max_tokens", "stopping.stop")
 
 

@@ -54,7 +54,7 @@ async def _asked(channel: grpc.aio.Channel, method: str, data: bytes, *, request
 def _own_methods() -> Iterator[tuple[str, bool, bool]]:
     for one in SERVICES:
         for method in one.methods:
-            yield f"/{one.full_name}/{method.name}", False, method.server_streaming
+            yield f"/{one.full_name}/{method.name}", method.client_streaming, method.server_streaming
 
 
 def _has_string_first(method: str) -> bool:
@@ -144,6 +144,9 @@ async def test_a_number_that_no_enum_has_is_refused_wherever_it_stands() -> None
     async with service(engine) as running:
         for one in SERVICES:
             for method in one.methods:
+                if method.client_streaming:
+                    # An item of a batch fails alone: test_batch.py.
+                    continue
                 make = message_factory.GetMessageClass(method.input_type)
                 for steps in paths(method.input_type):
                     if steps[-1].enum_type is None:

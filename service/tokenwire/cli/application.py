@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tokenwire.cli import chat, config, demo, generate, health, models, runs, version
+from tokenwire.cli import batch, chat, config, demo, generate, health, models, runs, version
 from tokenwire.cli.failure import USAGE, CommandError, Finished
 from tokenwire.cli.terminal import plain
 
@@ -43,7 +43,8 @@ application = typer.Typer(
     cls=Commands,
     name="tokenwire",
     help="Streams answers of LLMs over gRPC.",
-    epilog="Exit codes: 0 success, 1 wrong usage or setting, 2 error of the server or the connection, 130 Ctrl-C.",
+    epilog="Exit codes: 0 success, 1 wrong usage or setting, 2 error of the server or the connection, 3 failed "
+    "requests of a batch, 130 Ctrl-C.",
     no_args_is_help=True,
     # Plain text suits grep, and needs no import of rich.
     rich_markup_mode=None,
@@ -77,6 +78,7 @@ def serve() -> None:
 application.command()(demo.demo)
 application.command()(generate.generate)
 application.command()(chat.chat)
+application.command()(batch.batch)
 application.command()(models.models)
 application.add_typer(runs.commands, name="runs", help="Lists, shows, follows and cancels runs.")
 application.command()(health.health)

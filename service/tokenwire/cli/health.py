@@ -8,7 +8,7 @@ import typer
 from tokenwire.cli.failure import SERVER, Finished
 from tokenwire.cli.options import DEFAULT_TARGET, Json, Target, Timeout
 
-SERVICES = ("GenerateService", "ChatService", "ModelService", "RunService", "ServerService")
+SERVICES = ("GenerateService", "ChatService", "BatchService", "ModelService", "RunService", "ServerService")
 SERVING = "SERVING"
 UNKNOWN = "SERVICE_UNKNOWN"
 

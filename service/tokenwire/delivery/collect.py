@@ -9,6 +9,7 @@ from tokenwire.domain.events import (
     Delta,
     End,
     Envelope,
+    PromptTokens,
     Start,
     TokenLogprob,
     ToolCallHead,
@@ -48,6 +49,7 @@ class Collector:
     def __init__(self) -> None:
         self.start: Start | None = None
         self.end: End | None = None
+        self.prompt_logprobs: list[TokenLogprob] = []
         self._choices: dict[int, Choice] = {}
 
     def add(self, envelopes: Iterable[Envelope]) -> None:
@@ -60,6 +62,8 @@ class Collector:
                     self._delta(delta)
                 case ToolCallHead() as head:
                     self._choice(head.channel.choice).heads[head.channel.index] = head
+                case PromptTokens() as prompt:
+                    self.prompt_logprobs[prompt.token_offset :] = prompt.logprobs
                 case End() as end:
                     self.end = end
                     for one in end.choices:

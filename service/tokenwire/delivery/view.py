@@ -8,10 +8,12 @@ from tokenwire.domain.cursor import START, ChannelKind, Cursor
 from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
 from tokenwire.domain.events import ChoiceEnd, Delta, End, Envelope
 from tokenwire.domain.request import UNBUFFERED, BufferingMode, Delivery
-from tokenwire.journal.log import UNKNOWN_ID, ChannelLog, RunLog
+from tokenwire.journal.log import UNKNOWN_ID, ChannelLog, RunLog, entries
 
 # Larger messages cost memory at both ends, and slow readers hold several (docs/decisions/0003).
 MAX_TEXT_BYTES = 32 * 1024
+# Log probabilities of several events in one message; each takes some 25 bytes, and a message may have 4 MiB.
+MAX_LOGPROBS = 16_384
 
 
 class _Position:
@@ -113,8 +115,10 @@ class View:
             until = written if everything else position.buffer.cut(log.text, position.sent, written)
             while position.sent < until:
                 stop = until
-                if stop - position.sent > MAX_TEXT_BYTES:
+                most = stop if not log.logprobs else _logprobs_end(position, stop)
+                if most - position.sent > MAX_TEXT_BYTES:
                     most = code_point_start(log.text, position.sent + MAX_TEXT_BYTES)
+                if most < stop:
                     stop = position.buffer.cut(log.text, position.sent, most)
                     if stop == position.sent:
                         # One piece is longer than a whole message.
@@ -193,6 +197,17 @@ class View:
             logs = [self._log.channel(one.channel) for one in end.channels]
             end = replace(end, texts=tuple(log.text.decode() if log else "" for log in logs))
         return end
+
+
+def _logprobs_end(position: _Position, stop: int) -> int:
+    """Returns where a message that begins at a position must end at the latest, for its log probabilities."""
+    log, first = position.log, position.events
+    total = 0
+    for event in range(first, bisect_right(log.ends, stop, first)):
+        total += entries(log.logprobs.get(event, ()))
+        if total > MAX_LOGPROBS and event > first:
+            return log.ends[event - 1]
+    return stop
 
 
 def _without_ids(end: ChoiceEnd) -> ChoiceEnd:

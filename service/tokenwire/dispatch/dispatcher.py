@@ -12,8 +12,8 @@ from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.watchdog import Watchdog
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
 from tokenwire.domain.events import Continuation, Dispatched, RunError
-from tokenwire.domain.generation import Job, Piece
-from tokenwire.domain.request import Submission
+from tokenwire.domain.generation import Job, Piece, Prompt
+from tokenwire.domain.request import Submission, engine_fields
 from tokenwire.engines.engine import Engine
 from tokenwire.journal.journal import Journal
 
@@ -53,7 +53,8 @@ class Dispatcher:
                 raise
             task.uncancel()
         except TokenwireError as caught:
-            error = failure(caught, wrote_text=run.writer.wrote_text)
+            constrained = run.submission.constraint is not None
+            error = failure(caught, wrote_text=run.writer.wrote_text, constrained=constrained)
         except Exception:
             _log.exception("run failed by a bug", run_id=run.id)
             error = _INTERNAL
@@ -70,8 +71,12 @@ class Dispatcher:
             Dispatched(engine=engine.name, attempt=run.attempt, continuation=Continuation.FIRST), run.scheduled_ms
         )
         limits, writer, log = run.submission.limits, run.writer, run.log
-        job = Job(run_id=run.id, model=run.model, submission=_with_default(run, engine), prompt=run.prompt)
+        writer.window = engine.status.model(run.model).context_window
+        submission = _with_limit(run.submission, run.prompt, engine.default_max_tokens, writer.window)
+        job = Job(run_id=run.id, model=run.model, submission=submission, prompt=run.prompt)
         first_token = limits.first_token_timeout or self._patience.first_token
+        if limits.first_token_timeout is None and _answers_whole(engine, submission):
+            first_token = _UNBOUNDED_SECONDS
         stall = limits.stall_timeout or self._patience.stall
         waiting = True
         async with aclosing(engine.generate(job)) as batches:
@@ -102,12 +107,27 @@ class Dispatcher:
 _INTERNAL = RunError(code=Code.INTERNAL, reason="INTERNAL", message="internal error")
 
 
-def _with_default(run: Run, engine: Engine) -> Submission:
-    """Gives the request the engine's default for its tokens, so that every engine sees a figure."""
-    submission = run.submission
-    if submission.stopping.max_tokens is None and engine.default_max_tokens is not None:
-        return replace(submission, stopping=replace(submission.stopping, max_tokens=engine.default_max_tokens))
-    return submission
+# Of an answer that comes as a whole the run's own limit is the bound.
+_UNBOUNDED_SECONDS = 30 * 86_400.0
+
+
+def _answers_whole(engine: Engine, submission: Submission) -> bool:
+    cells = (engine.fields.get(path) for path in engine_fields(submission))
+    return any(cell is not None and cell.unary_only for cell in cells)
+
+
+def _with_limit(submission: Submission, prompt: Prompt, default: int | None, window: int | None) -> Submission:
+    """Gives the request the engine's default for its tokens, and no more than the window has room for.
+
+    Of a limit beyond the window some engines make an error, others less in silence; so none of them sees one.
+    """
+    asked = submission.stopping.max_tokens
+    limit = default if asked is None else asked
+    if limit is not None and window is not None and prompt.tokens is not None:
+        limit = max(1, min(limit, window - prompt.tokens))
+    if limit == asked:
+        return submission
+    return replace(submission, stopping=replace(submission.stopping, max_tokens=limit))
 
 
 def _no_first_token() -> TokenwireError:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from operator import sub
 
@@ -42,8 +43,16 @@ def cancelled_in_advance() -> End:
     )
 
 
-def failure(error: TokenwireError, *, wrote_text: bool) -> RunError:
-    """Turns an engine's failure into the run's error: once there is text, the run's loss is DATA_LOSS."""
+def failure(error: TokenwireError, *, wrote_text: bool, constrained: bool = True) -> RunError:
+    """Turns an engine's failure into the run's error: once there is text, the run's loss is DATA_LOSS.
+
+    Args:
+        error: the failure.
+        wrote_text: whether there is text.
+        constrained: whether the request has a constraint; an engine does not say what it made a bad grammar of.
+    """
+    blamed = "constraint" if constrained else "tools"
+    violations = tuple(replace(one, field=blamed) if one.field == "constraint" else one for one in error.violations)
     lost = wrote_text and error.code is not Code.INTERNAL
     return RunError(
         code=Code.DATA_LOSS if lost else error.code,
@@ -51,7 +60,7 @@ def failure(error: TokenwireError, *, wrote_text: bool) -> RunError:
         message=error.message,
         retryable=error.retryable or lost,
         retry_after=error.retry_after,
-        violations=error.violations,
+        violations=violations,
         resource=error.resource,
         metadata=error.metadata,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -67,16 +67,16 @@ class Fleet:
                 models.setdefault(model.name, []).append(engine)
         return models
 
-    async def route(self, model: str) -> Route:
-        """Chooses among the engines that have the model: ready ones before others, then the least busy.
+    async def route(self, model: str, suits: Callable[[Engine], bool] = lambda engine: True) -> Route:
+        """Chooses among the engines that have the model: those that suit the request, ready ones, then the least busy.
 
         Raises NotFoundError with the names that exist, or UNAVAILABLE if no engine has told its models.
         """
-        found = self._choose(model)
+        found = self._choose(model, suits)
         if found is None:
             # An engine may have come up, or got a model, since it was last asked.
             await self._ask_all()
-            found = self._choose(model)
+            found = self._choose(model, suits)
         if found is not None:
             return found
         names = list(self.models())
@@ -103,11 +103,11 @@ class Fleet:
                 await asyncio.gather(*(engine.check() for engine in self.engines))
                 self._asked_at = loop.time()
 
-    def _choose(self, model: str) -> Route | None:
+    def _choose(self, model: str, suits: Callable[[Engine], bool]) -> Route | None:
         name = model or self.default_model
         engines = self.models().get(name)
         if not engines:
             return None
         ranks = {EngineState.READY: 0, EngineState.LOADING: 1, EngineState.UNAVAILABLE: 2}
-        best = min(engines, key=lambda engine: (ranks[engine.status.state], self._running[engine.name]))
+        best = min(engines, key=lambda one: (not suits(one), ranks[one.status.state], self._running[one.name]))
         return Route(best, name, self._max_durations.get(best.name))

@@ -77,7 +77,8 @@ class Run:
         self.grace_timer: asyncio.TimerHandle | None = None
         self.duration_timer: asyncio.TimerHandle | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
-        self.writer = Writer(log, self.elapsed_ms, submission.n, submission.stopping.max_tokens)
+        echo = (prompt.text or "") if submission.output.echo else ""
+        self.writer = Writer(log, self.elapsed_ms, submission.n, submission.stopping.max_tokens, echo)
         self._monotonic: Callable[[], float] = clock.monotonic
 
     @property

@@ -2,19 +2,41 @@
 
 from collections.abc import Callable, Sequence
 
-from tokenwire.domain.cursor import Channel
+from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.events import (
     ChoiceEnd,
     FinishReason,
+    PromptTokens,
     TokenLogprob,
     ToolCallHead,
     TrailingTokens,
     Usage,
     UsageUpdate,
 )
-from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.domain.generation import (
+    CallHead,
+    ChoiceDone,
+    Generated,
+    Piece,
+    PrefillProgress,
+    PromptLogprobs,
+    PromptRead,
+    Totals,
+)
 from tokenwire.engines.failure import garbled
-from tokenwire.journal.log import RunLog
+from tokenwire.journal.log import RunLog, entries
+
+# Log probabilities in one event; a message may be 4 MiB, and one takes some 25 bytes.
+EVENT_LOGPROBS = 16_384
+# Endings that the model brought about; a choice without any text has its prompt all the same, if that was asked for.
+_ANSWERED = (
+    FinishReason.STOP,
+    FinishReason.LENGTH,
+    FinishReason.CONTEXT_LENGTH,
+    FinishReason.STOP_SEQUENCE,
+    FinishReason.TOOL_CALLS,
+    FinishReason.CONTENT_FILTER,
+)
 
 
 class _Held:
@@ -36,10 +58,20 @@ class Writer:
         elapsed_ms: milliseconds since the run's `start`.
         choices: how many choices the run has.
         max_tokens: tokens a choice may have; an engine that writes more is cut there.
+        echo: the prompt, if each choice's text begins with it; no token of the answer.
+
+    Attributes:
+        window: tokens of prompt and answer together, where that is known of the engine that writes.
+        prefill: how far the engine is in reading the prompt, until it has read it.
     """
 
-    def __init__(self, log: RunLog, elapsed_ms: Callable[[], int], choices: int, max_tokens: int | None) -> None:
+    def __init__(
+        self, log: RunLog, elapsed_ms: Callable[[], int], choices: int, max_tokens: int | None, echo: str = ""
+    ) -> None:
         self.log = log
+        self.window: int | None = None
+        self.prefill: PrefillProgress | None = None
+        self._echo = dict.fromkeys(range(choices), echo) if echo else {}
         self._cut: set[int] = set()
         self._choices = choices
         self._max_tokens = max_tokens
@@ -60,8 +92,12 @@ class Writer:
             elif isinstance(item, CallHead):
                 if self._takes(item.channel.choice):
                     self.log.append(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
+            elif isinstance(item, PrefillProgress):
+                self.prefill = item
+            elif isinstance(item, PromptLogprobs):
+                self._prompt_logprobs(item.logprobs, now)
             elif isinstance(item, PromptRead):
-                self.prompt = item
+                self.prompt, self.prefill = item, None
                 self.log.append(UsageUpdate(attempt=attempt, usage=self.usage()), now)
             elif isinstance(item, ChoiceDone):
                 if item.choice >= self._choices:
@@ -75,6 +111,11 @@ class Writer:
         """Notes how a choice ended. What it says of a choice first, counts."""
         if choice in self.ends:
             return
+        if reason is FinishReason.LENGTH and self._window_full(choice):
+            reason = FinishReason.CONTEXT_LENGTH
+        if choice in self._echo and reason in _ANSWERED:
+            self.log.append_text(Channel(choice), self._echo.pop(choice), self._elapsed_ms())
+            self.wrote_text = True
         trailing = tuple(
             TrailingTokens(
                 channel=channel,
@@ -140,5 +181,28 @@ class Writer:
         if held is not None:
             ids, count, logprobs = [*held.ids, *ids], held.count + count, held.logprobs + logprobs
             del self._held[piece.channel]
+        text = piece.text
+        if self._echo and piece.channel.kind is ChannelKind.TEXT:
+            text = self._echo.pop(choice, "") + text
         self.wrote_text = True
-        self.log.append_text(piece.channel, piece.text, now, ids, count, logprobs)
+        self.log.append_text(piece.channel, text, now, ids, count, logprobs)
+
+    def _prompt_logprobs(self, logprobs: Sequence[TokenLogprob], now: int) -> None:
+        """Appends the prompt's log probabilities, as many to an event as a message can carry."""
+        first, size = 0, 0
+        for place, one in enumerate(logprobs):
+            added = entries((one,))
+            if size and size + added > EVENT_LOGPROBS:
+                self.log.append(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:place])), now)
+                first, size = place, 0
+            size += added
+        if size:
+            self.log.append(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:])), now)
+
+    def _window_full(self, choice: int) -> bool:
+        """Whether a choice ended at its length because the window was full, before it had all it asked for."""
+        written = sum(log.tokens[-1] for log in self.log.channels if log.channel.choice == choice)
+        written += sum(held.count for channel, held in self._held.items() if channel.choice == choice)
+        if self.window is None or not written or (self._max_tokens is not None and written >= self._max_tokens):
+            return False
+        return self.prompt.prompt_tokens + written >= self.window

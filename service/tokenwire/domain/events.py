@@ -50,12 +50,17 @@ class DetachReason(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability; `top` holds the most probable tokens, best first."""
+    """A token and the natural logarithm of its probability.
 
-    token_id: int
+    `token_id` is None if the engine does not tell it, `logprob` for the prompt's first token. `top` holds the most
+    probable tokens, best first; `given` those that were asked for by id, in the order of the request.
+    """
+
+    token_id: int | None
     token: str
-    logprob: float
+    logprob: float | None
     top: tuple["TokenLogprob", ...] = ()
+    given: tuple["TokenLogprob", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +152,14 @@ class UsageUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTokens:
+    """Log probabilities of the prompt's tokens from one place on; a long prompt has several of these."""
+
+    token_offset: int
+    logprobs: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrailingTokens:
     """Tokens of one channel without text that came after its last text; no ids if the engine does not tell all."""
 
@@ -219,7 +232,7 @@ class Detached:
 
 
 # What the journal holds beside text, which it keeps by channel.
-Marker = Start | Dispatched | ToolCallHead | UsageUpdate | End
+Marker = Start | Dispatched | ToolCallHead | UsageUpdate | PromptTokens | End
 Event = Marker | Delta | Progress | Heartbeat | Detached
 
 

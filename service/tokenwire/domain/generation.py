@@ -55,11 +55,29 @@ class CallHead:
 
 
 @dataclass(slots=True, kw_only=True)
-class PromptRead:
-    """The prefill is done: the prompt's tokens, and how many of them were cached."""
+class PrefillProgress:
+    """The engine is reading the prompt: its tokens, how many of them were cached, and how many are done, cached ones
+    included."""
 
     prompt_tokens: int
     cached_tokens: int
+    done_tokens: int
+
+
+@dataclass(slots=True, kw_only=True)
+class PromptRead:
+    """The prefill is done: the prompt's tokens, how many of them were cached, and their ids where the engine tells."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    token_ids: Sequence[int] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class PromptLogprobs:
+    """Log probabilities of all the prompt's tokens, in order."""
+
+    logprobs: tuple[TokenLogprob, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,4 +99,4 @@ class Totals:
     reasoning_tokens: int | None = None
 
 
-Generated = Piece | CallHead | PromptRead | ChoiceDone | Totals
+Generated = Piece | CallHead | PrefillProgress | PromptRead | PromptLogprobs | ChoiceDone | Totals

@@ -254,19 +254,58 @@ class Submission:
 
 # Fields that tokenwire serves itself, whatever the engine.
 _OWN = frozenset({"model", "after", "fingerprint", "limits", "run", "output.token_ids", "output.full_text"})
+# Values that ask for nothing: what an engine does that does not have the field.
+_NEUTRAL: Mapping[str, object] = {
+    "tools.strict": False,
+    "sampling.top_k": 0,
+    "sampling.min_p": 0.0,
+    "sampling.repetition_penalty": 1.0,
+    "sampling.presence_penalty": 0.0,
+    "sampling.frequency_penalty": 0.0,
+    "sampling.n": 1,
+    "sampling.beam_search.early_stopping": False,
+    "stopping.min_tokens": 0,
+    "stopping.ignore_eos": False,
+    "stopping.skip_special_tokens": True,
+    "stopping.include_stop": False,
+    "output.logprobs.all": False,
+    "output.prompt_logprobs.all": False,
+    "output.echo": False,
+    "run.priority": 0,
+    "kv.bypass": False,
+}
 
 
-def engine_fields(value: object, prefix: str = "") -> Iterator[str]:
-    """Yields the path of every set field that an engine must support, such as `sampling.top_k`."""
+def engine_fields(submission: Submission) -> Iterator[str]:
+    """Yields the path of every field that an engine must support for this request, as engines/support.py names them.
+
+    Such as `sampling.top_k`; with its value where only that one is meant: `tool_choice.mode=REQUIRED`. A value that
+    asks for nothing is left out. A path may come more than once.
+    """
+    yield from _paths(submission, "")
+    if submission.run.priority:
+        yield "run.priority"
+    if isinstance(submission.tool_choice, ToolMode):
+        yield f"tool_choice.mode={submission.tool_choice.name}"
+    elif submission.tool_choice is not None:
+        yield "tool_choice.name"
+    if submission.reasoning is not None:
+        yield f"reasoning.effort={submission.reasoning.name}"
+
+
+def _paths(value: object, prefix: str) -> Iterator[str]:
     assert is_dataclass(value)
     for spec in fields(value):
         path = f"{prefix}{spec.name}"
         inner = getattr(value, spec.name)
-        if path in _OWN or inner is None or inner in ((), ""):
+        if path in _OWN or path in ("tool_choice", "reasoning") or inner is None or inner in ((), ""):
             continue
-        if is_dataclass(inner):
-            yield from engine_fields(inner, f"{path}.")
-        else:
+        if isinstance(inner, Role):
+            yield f"{path}={inner.name}"
+        elif is_dataclass(inner):
+            yield from _paths(inner, f"{path}.")
+        elif path in ("messages", "tools"):
+            for one in inner:
+                yield from _paths(one, f"{path}.")
+        elif path not in _NEUTRAL or inner != _NEUTRAL[path]:
             yield path
-    if isinstance(value, Submission) and value.run.priority:
-        yield "run.priority"

@@ -2,19 +2,12 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
-from tokenwire.domain.generation import Generated, Job
-from tokenwire.domain.request import Message
+from tokenwire.domain.generation import Generated, Job, Prompt
+from tokenwire.domain.request import Submission
 from tokenwire.engines.status import Status
-
-
-class Support(IntEnum):
-    """How a request field reaches an engine; numbers as in model.proto."""
-
-    NATIVE = 1
-    TRANSLATED = 2
+from tokenwire.engines.support import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +21,12 @@ class Token:
 class Tokenizer(Protocol):
     """An engine's own means to turn messages and text into tokens."""
 
-    async def template(self, messages: Sequence[Message]) -> str:
-        """Returns the prompt text of a chat, ready for the assistant's answer."""
+    async def prompt(self, submission: Submission) -> Prompt:
+        """Returns a request's prompt, with its ids, and its text as far as the engine tells it.
+
+        That of a chat is ready for the assistant's answer. Prompts of token ids are never asked for. Refuses, with
+        InvalidRequestError, what the engine can only tell then, such as a constraint that it cannot make a grammar of.
+        """
         ...
 
     async def tokenize(self, text: str) -> tuple[Token, ...]:
@@ -47,17 +44,20 @@ class Engine(Protocol):
     Attributes:
         name: its name in the settings; unique.
         kind: the adapter's kind, such as llamacpp.
-        fields: the request fields it takes, by path; a request that sets another one is refused by name.
+        fields: the request fields it takes, by path, as engines/support.py has them; a request that sets another one
+            is refused by name.
         status: whether it answers, and its models.
         tokenizer: its means to render a prompt, or None: prompts are then sent as they came.
+        takes_ids: whether it wants prompts as token ids: all are rendered then, else only where that is needed.
         default_max_tokens: what an unset `stopping.max_tokens` means, or None: as the engine does.
     """
 
     name: str
     kind: str
-    fields: Mapping[str, Support]
+    fields: Mapping[str, Cell]
     status: Status
     tokenizer: Tokenizer | None
+    takes_ids: bool
     default_max_tokens: int | None
 
     async def start(self) -> None:
@@ -70,6 +70,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stops all that `start` began and closes every connection."""
+        ...
+
+    def vet(self, submission: Submission) -> None:
+        """Refuses, before there is a run, values that the engine would refuse or misunderstand; its model is named.
+
+        Raises InvalidRequestError with the field. Only for what `fields` cannot say, such as a limit of the engine.
+        """
         ...
 
     def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:

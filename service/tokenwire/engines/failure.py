@@ -16,8 +16,18 @@ RETRY_AFTER_MAX = 60.0
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _CONTEXT = re.compile(r"exceed_context_size|context (length|size|window)|maximum model length", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"(?:context length|context size|context window|model length)(?: is| of)?:? \(?(\d{1,9})\b", re.IGNORECASE
+)
+_GOT = re.compile(
+    r"contains (?:at least )?(\d{1,9}) input tokens|\((?:length )?(\d{1,9})(?: tokens)?\) (?:is longer|exceeds)"
+    r"|total of (\d{1,9}) tokens|requested (\d{1,9}) tokens",
+    re.IGNORECASE,
+)
 _MODEL = re.compile(r"(?s)model_not_found|model .{0,80}(not (exist|found)|unknown)|NotFoundError", re.IGNORECASE)
-_MEMORY = re.compile(r"out of memory|kv cache is full|no space in kv", re.IGNORECASE)
+_MEMORY = re.compile(r"out ?of ?memory|kv cache is full|no space in kv", re.IGNORECASE)
+# What a constraint becomes in an engine; a tool's schema becomes one as well.
+_GRAMMAR = re.compile(r"(into a|invalid|compile \w{1,20}|parse) grammar|grammar error|json schema error", re.IGNORECASE)
 _BAD_REQUEST = re.compile(r"invalid_?request|bad_? ?request", re.IGNORECASE)
 # The request reached something that is not the API we speak: nothing that a caller could mend.
 _WRONG_ENDPOINT = frozenset({404, 405, 406, 411, 415, 421, 426})
@@ -49,9 +59,18 @@ _FIELDS = {
     "logprobs": "output.logprobs",
     "top_logprobs": "output.logprobs",
     "prompt_logprobs": "output.prompt_logprobs",
+    "logprob_token_ids": "output.logprobs.token_ids",
     "cache_salt": "kv.cache_salt",
     "priority": "run.priority",
+    "use_beam_search": "sampling.beam_search.width",
+    "length_penalty": "sampling.beam_search.length_penalty",
 }
+# How vLLM's Rust front end begins where it names a parameter in words alone; what a caller wrote comes after it.
+_NAMED = re.compile(
+    r"`?(\w{1,30})`? must be |(\w{1,30}): Validation error|requested (\w{1,30}) of "
+    r"|token_id\(s\) \[[\d, ]*\] in (\w{1,30}) are out of vocabulary"
+    r"|Failed to deserialize the JSON body into the target type: (\w{1,30}): "
+)
 
 
 def retry_after(value: str | None, now: float) -> float:
@@ -86,7 +105,7 @@ def refusal(status: int, body: bytes, *, wait: float = RETRY_AFTER_DEFAULT) -> E
             Code.INVALID_ARGUMENT,
             "CONTEXT_LENGTH_EXCEEDED",
             "the request does not fit into the model's context window",
-            metadata=_numbers(details),
+            metadata=_numbers(details, text),
         )
     # In a refusal of the request such words are rather the caller's own, quoted.
     if _MEMORY.search(text) and (status >= 500 or status == 429):
@@ -99,9 +118,13 @@ def refusal(status: int, body: bytes, *, wait: float = RETRY_AFTER_DEFAULT) -> E
         return _retryable("UPSTREAM_RATE_LIMITED", "the engine limits its rate", wait, Code.RESOURCE_EXHAUSTED)
     if (400 <= status < 500 and status != 408) or status == 501:
         # vLLM's validation says where in the body, as in body.stop or body.prompt.0.
-        field = _FIELDS.get(str(details.get("param")).removeprefix("body.").partition(".")[0])
+        field = _FIELDS.get(str(details.get("param")).removeprefix("body.").partition(".")[0]) or _named(details)
+        if field is None and _GRAMMAR.search(text):
+            field = "constraint"
         known = (Violation(field=field, description="refused by the engine"),) if field else ()
         return EngineError(Code.INVALID_ARGUMENT, "ENGINE_REFUSED", "the engine refused the request", violations=known)
+    if status == 503:
+        return overloaded(wait)
     return _retryable("ENGINE_FAILED", "the engine failed to answer", wait)
 
 
@@ -124,6 +147,11 @@ def cut() -> EngineError:
 def aborted() -> EngineError:
     """Says that an engine gave a choice up, for a reason that is none of a model's."""
     return _retryable("ENGINE_ABORTED", "the engine gave the request up")
+
+
+def overloaded(wait: float = RETRY_AFTER_DEFAULT) -> EngineError:
+    """Says that an engine takes no more requests for now; `wait` is its Retry-After."""
+    return _retryable("ENGINE_OVERLOADED", "the engine takes no more requests for now", wait)
 
 
 def unreachable() -> EngineError:
@@ -165,6 +193,18 @@ def _details(body: bytes) -> dict[str, Any]:
     return {"message": str(inner)}
 
 
-def _numbers(details: dict[str, Any]) -> dict[str, str]:
-    found = {"got": details.get("n_prompt_tokens"), "limit": details.get("n_ctx")}
-    return {key: str(value) for key, value in found.items() if type(value) is int}
+def _named(details: dict[str, Any]) -> str | None:
+    """Returns the field whose parameter the message begins with."""
+    match = _NAMED.match(str(details.get("message") or ""))
+    return _FIELDS.get(next(group for group in match.groups() if group)) if match else None
+
+
+def _numbers(details: dict[str, Any], text: str) -> dict[str, str]:
+    """Returns the window and what did not fit: llama.cpp has fields for them, the others say them in a sentence."""
+    found: dict[str, object] = {"got": details.get("n_prompt_tokens"), "limit": details.get("n_ctx")}
+    numbers = {key: str(value) for key, value in found.items() if type(value) is int}
+    for key, pattern in (("got", _GOT), ("limit", _LIMIT)):
+        match = pattern.search(text)
+        if key not in numbers and match:
+            numbers[key] = next(group for group in match.groups() if group)
+    return numbers

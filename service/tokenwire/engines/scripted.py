@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import FinishReason
-from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, PromptRead, Totals
-from tokenwire.domain.request import Message
-from tokenwire.engines.engine import Support, Token, Tokenizer
+from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
+from tokenwire.domain.request import Submission
+from tokenwire.engines.engine import Token, Tokenizer
 from tokenwire.engines.status import EngineState, ModelInfo, Status
+from tokenwire.engines.support import Cell, N
 
 _FIELDS = (
     "prompt",
     "prompt_ids",
-    "messages",
+    "messages.role=SYSTEM",
+    "messages.role=USER",
+    "messages.role=ASSISTANT",
+    "messages.content",
     "sampling.n",
     "sampling.seed",
     "sampling.temperature",
@@ -80,6 +84,7 @@ class ScriptedEngine:
     """
 
     kind = "scripted"
+    takes_ids = True
     default_max_tokens: int | None = 64
 
     def __init__(
@@ -93,7 +98,7 @@ class ScriptedEngine:
         fields: Sequence[str] = _FIELDS,
     ) -> None:
         self.name = name
-        self.fields: Mapping[str, Support] = dict.fromkeys(fields, Support.NATIVE)
+        self.fields: Mapping[str, Cell] = dict.fromkeys(fields, N)
         self.status = Status(EngineState.READY, (ModelInfo(model, context_window),))
         self.tokenizer: Tokenizer | None = _Bytes()
         self.started = 0
@@ -109,6 +114,9 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def vet(self, submission: Submission) -> None:
+        """Takes every value."""
 
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Plays the script."""
@@ -179,8 +187,12 @@ def _default_script(seconds_per_token: float) -> Script:
 class _Bytes:
     """One token a byte."""
 
-    async def template(self, messages: Sequence[Message]) -> str:
-        return "".join(f"{message.role}: {message.content}\n" for message in messages) + "assistant: "
+    async def prompt(self, submission: Submission) -> Prompt:
+        text = submission.prompt
+        if text is None:
+            text = "".join(f"{message.role}: {message.content}\n" for message in submission.messages) + "assistant: "
+        ids = tuple(text.encode())
+        return Prompt(text=text, token_ids=ids, tokens=len(ids))
 
     async def tokenize(self, text: str) -> tuple[Token, ...]:
         return tuple(Token(byte, chr(byte) if byte < 128 else "") for byte in text.encode())

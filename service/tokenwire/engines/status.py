@@ -16,20 +16,44 @@ class EngineState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model of an engine; `context_window` in tokens of prompt and answer together, None if not known."""
+    """A model of an engine; None for what is not known.
+
+    Attributes:
+        name: the name to ask for.
+        context_window: tokens of prompt and answer together.
+        vocabulary: how many tokens there are; ids are below it.
+    """
 
     name: str
     context_window: int | None = None
+    vocabulary: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests that an engine answers, and that wait there, whoever sent them."""
+
+    running: int
+    waiting: int
 
 
 class Status:
-    """An engine's state and models; tells its watchers of each change."""
+    """An engine's state and models; tells its watchers of each change.
+
+    Attributes:
+        load: how busy it was when it was last asked; None if it does not tell.
+    """
 
     def __init__(self, state: EngineState = EngineState.LOADING, models: tuple[ModelInfo, ...] = ()) -> None:
         self.state = state
         self.models = models
+        self.load: Load | None = None
         self._changed = asyncio.Event()
         self._watchers: list[Callable[[], None]] = []
+
+    def model(self, name: str) -> ModelInfo:
+        """Returns what is known of a model; of one that is not listed, its name alone."""
+        return next((model for model in self.models if model.name == name), ModelInfo(name))
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Calls `watcher` after each change."""

@@ -15,7 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.engines.connections import session
 from tokenwire.engines.failure import NOT_JSON, cut, garbled, refusal, retry_after, silent, unreachable
-from tokenwire.engines.sse import EventSplitter
+from tokenwire.engines.framing import EventSplitter, LineSplitter
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -77,25 +77,41 @@ class Upstream:
 
     async def get(self, path: str) -> Any:
         """Returns the JSON reply of a GET."""
-        return await self._reply("GET", path, None)
+        return await self._reply("GET", path, None, self._reply_timeout)
 
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Returns the JSON reply of a POST."""
-        return await self._reply("POST", path, body)
+    async def text(self, path: str) -> str:
+        """Returns the text reply of a GET."""
+        return (await self._content("GET", path, None, self._reply_timeout)).decode("utf-8", "replace")
+
+    async def post(self, path: str, body: dict[str, Any], *, patient: bool = False) -> Any:
+        """Returns the JSON reply of a POST; `patient` waits without a limit, for a whole answer of a model."""
+        return await self._reply("POST", path, body, None if patient else self._reply_timeout)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[bytes], None]:
-        """Posts and yields the data payloads of the reply's events, those of one read at a time.
+        """Posts and yields the data payloads of the reply's server-sent events, those of one read at a time.
 
         Ends when the engine closes the stream, wherever that is: the caller knows the terminator. Closing the generator
         closes the connection, which is how engines learn that nobody listens.
         """
-        splitter = EventSplitter()
+        async with aclosing(self._stream(path, body, EventSplitter(), "text/event-stream")) as reads:
+            async for payloads in reads:
+                yield payloads
+
+    async def lines(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[bytes], None]:
+        """As `events`, for a reply of one JSON value a line."""
+        async with aclosing(self._stream(path, body, LineSplitter(), "application/x-ndjson")) as reads:
+            async for payloads in reads:
+                yield payloads
+
+    async def _stream(
+        self, path: str, body: dict[str, Any], splitter: EventSplitter | LineSplitter, media_type: str
+    ) -> AsyncGenerator[list[bytes], None]:
         answered = False
         try:
             async with self._client.stream("POST", path, **_content(body, _CLOSE)) as reply:
                 answered = True
                 await self._accept(reply)
-                if not _is_stream(reply):
+                if not _is_stream(reply, media_type):
                     raise EngineError(
                         Code.UNAVAILABLE, "UPSTREAM_PROTOCOL", "the engine did not answer with a stream", retryable=True
                     )
@@ -109,28 +125,31 @@ class Upstream:
         if splitter.unfinished:
             raise cut()
 
-    async def _reply(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        answered = False
-        content = {} if body is None else _content(body, {})
-        try:
-            # One limit for the whole: a limit for each read would let a trickle of bytes hold the caller for ever.
-            async with (
-                asyncio.timeout(self._reply_timeout),
-                self._client.stream(method, path, **content) as reply,
-            ):
-                answered = True
-                await self._accept(reply)
-                received = await _read(reply, MAX_REPLY_BYTES)
-        except TimeoutError as error:
-            raise silent() from error
-        except _BROKEN as error:
-            raise _lost(error, answered) from error
+    async def _reply(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> Any:
+        received = await self._content(method, path, body, limit)
         try:
             return msgspec.json.decode(received) if received else None
         except NOT_JSON as error:
             raise EngineError(
                 Code.UNAVAILABLE, "UPSTREAM_PROTOCOL", "the engine did not answer with JSON", retryable=True
             ) from error
+
+    async def _content(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> bytes:
+        answered = False
+        content = {} if body is None else _content(body, {})
+        try:
+            # One limit for the whole: a limit for each read would let a trickle of bytes hold the caller for ever.
+            async with (
+                asyncio.timeout(limit),
+                self._client.stream(method, path, **content) as reply,
+            ):
+                answered = True
+                await self._accept(reply)
+                return await _read(reply, MAX_REPLY_BYTES)
+        except TimeoutError as error:
+            raise silent() from error
+        except _BROKEN as error:
+            raise _lost(error, answered) from error
 
     async def _accept(self, reply: httpx.Response) -> None:
         if reply.status_code != 200:
@@ -152,10 +171,10 @@ async def _slices(content: bytes) -> AsyncGenerator[bytes, None]:
         yield content[start : start + _LARGE_BYTES]
 
 
-def _is_stream(reply: httpx.Response) -> bool:
+def _is_stream(reply: httpx.Response, media_type: str) -> bool:
     kind: str = reply.headers.get("content-type", "")
     encoding: str = reply.headers.get("content-encoding", "identity")
-    return kind.lower().startswith("text/event-stream") and encoding.lower() == "identity"
+    return kind.lower().startswith(media_type) and encoding.lower() == "identity"
 
 
 def _lost(error: Exception, answered: bool) -> EngineError:

@@ -1,33 +1,55 @@
-"""Parses the request and holds it to the rules in the .proto files."""
+"""Parses the requests and holds them to the rules in the .proto files."""
 
-from typing import Any
+from typing import Any, Self
 
 import protovalidate
 
 from tokenwire.domain.errors import Code, TokenwireError, Violation
-from tokenwire.transport.call import Call, Handler, Kind
+from tokenwire.transport.call import Call, Handler, Kind, Requests
 
 # Details travel in trailers, which clients refuse beyond 8 KiB.
 MAX_VIOLATIONS = 20
 
 
 class Validation:
-    """Hands on a message that parses and keeps every rule."""
+    """Hands on messages that parse and keep every rule, whether there is one or a stream of them."""
 
     async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
         """Serves the call."""
-        if call.kind in (Kind.CLIENT_STREAM, Kind.BIDI):
-            return await proceed(request, call)
-        try:
-            message = call.parse(request)
-        except ValueError as error:
-            raise TokenwireError(
-                Code.INTERNAL, "MALFORMED_REQUEST", "the request is not a message of this method"
-            ) from error
-        violations = protovalidate.collect_violations(message)
-        if violations:
-            raise _refusal([_violation(one) for one in violations[:MAX_VIOLATIONS]], len(violations))
-        return await proceed(message, call)
+        streamed = call.kind in (Kind.CLIENT_STREAM, Kind.BIDI)
+        return await proceed(_Held(request, call) if streamed else _held(request, call), call)
+
+
+def check_rules(message: Any) -> None:
+    """Holds a message to its rules. Raises INVALID_ARGUMENT with the fields that break one."""
+    violations = protovalidate.collect_violations(message)
+    if violations:
+        raise _refusal([_violation(one) for one in violations[:MAX_VIOLATIONS]], len(violations))
+
+
+class _Held:
+    """Streamed requests, each held to the rules when it is read."""
+
+    def __init__(self, requests: Requests, call: Call) -> None:
+        self._requests = requests
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return _held(await anext(self._requests), self._call)
+
+
+def _held(request: bytes, call: Call) -> Any:
+    try:
+        message = call.parse(request)
+    except ValueError as error:
+        raise TokenwireError(
+            Code.INTERNAL, "MALFORMED_REQUEST", "the request is not a message of this method"
+        ) from error
+    check_rules(message)
+    return message
 
 
 def _refusal(violations: list[Violation], count: int) -> TokenwireError:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from tokenwire.domain.cursor import Channel, Cursor
-from tokenwire.domain.events import ChannelEnd, End, Marker, TokenLogprob
+from tokenwire.domain.events import ChannelEnd, End, Marker, PromptTokens, TokenLogprob
 
 # Stands for a token whose id the engine did not tell; no vocabulary is that large.
 UNKNOWN_ID = 2**32 - 1
 # What a run and each of its markers cost in memory, roughly.
 LOG_BYTES = 512
 MARKER_BYTES = 256
+# What a log probability costs, roughly.
+LOGPROB_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class RunLog:
         self.head += 1
         self.markers.append(Marked(self.head, at_ms, marker))
         self.size += MARKER_BYTES
+        if isinstance(marker, PromptTokens):
+            self.size += LOGPROB_BYTES * entries(marker.logprobs)
         self.wake()
 
     def append_text(
@@ -104,7 +108,7 @@ class RunLog:
         log = self._by_channel.get(channel) or self._open(channel)
         self.head += 1
         log.text += data
-        self.size += len(data) + 16 + 4 * token_count + 200 * len(logprobs)
+        self.size += len(data) + 16 + 4 * token_count + (LOGPROB_BYTES * entries(logprobs) if logprobs else 0)
         log.seqs.append(self.head)
         log.ends.append(len(log.text))
         log.tokens.append((log.tokens[-1] if log.tokens else 0) + token_count)
@@ -152,8 +156,9 @@ class RunLog:
         return Cursor(self.head)
 
     def drop(self) -> None:
-        """Gives the text up; only the markers stay."""
+        """Gives the text up, and the prompt's tokens; only the other markers stay, for the record."""
         self.dropped = True
+        self.markers = [one for one in self.markers if not isinstance(one.marker, PromptTokens)]
         self.channels = []
         self._by_channel = {}
         self.size = _record_size(self.markers)
@@ -163,6 +168,11 @@ class RunLog:
         log = self._by_channel[channel] = ChannelLog(channel)
         self.channels.append(log)
         return log
+
+
+def entries(logprobs: Sequence[TokenLogprob]) -> int:
+    """Returns how many log probabilities there are, those of other tokens at the same places included."""
+    return sum(1 + len(one.top) + len(one.given) for one in logprobs)
 
 
 def _record_size(markers: Sequence[Marked]) -> int:

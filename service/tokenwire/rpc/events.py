@@ -14,6 +14,7 @@ from tokenwire.domain.events import (
     Envelope,
     Heartbeat,
     Progress,
+    PromptTokens,
     RunError,
     Start,
     Timings,
@@ -62,6 +63,9 @@ def to_event(envelope: Envelope) -> event_pb2.Event:
         case UsageUpdate():
             event.usage.attempt = inner.attempt
             event.usage.usage.CopyFrom(to_usage(inner.usage))
+        case PromptTokens():
+            event.prompt.token_offset = inner.token_offset
+            event.prompt.logprobs.extend(to_logprob(one) for one in inner.logprobs)
         case End():
             event.end.CopyFrom(_end(inner))
         case Progress():
@@ -154,7 +158,11 @@ def to_matched_stop(stop: str | int | None) -> finish_pb2.MatchedStop | None:
 def to_logprob(one: TokenLogprob) -> event_pb2.TokenLogprob:
     """Writes a token's log probability."""
     return event_pb2.TokenLogprob(
-        token_id=one.token_id, token=one.token, logprob=one.logprob, top=[to_logprob(top) for top in one.top]
+        token_id=one.token_id,
+        token=one.token,
+        logprob=one.logprob,
+        top=[to_logprob(top) for top in one.top],
+        given=[to_logprob(given) for given in one.given],
     )
 
 

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 
 from tokenwire.transport.call import Endpoint, Kind
 from tokenwire.v1 import (
+    batch_service_pb2,
     chat_service_pb2,
     generate_service_pb2,
     model_service_pb2,
@@ -23,9 +24,18 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (chat_service_pb2, "ChatService"),
         (model_service_pb2, "ModelService"),
         (run_service_pb2, "RunService"),
+        (batch_service_pb2, "BatchService"),
         (server_service_pb2, "ServerService"),
     )
 )
+
+
+_KINDS = {
+    (False, False): Kind.UNARY,
+    (False, True): Kind.SERVER_STREAM,
+    (True, False): Kind.CLIENT_STREAM,
+    (True, True): Kind.BIDI,
+}
 
 
 def endpoints(servicers: dict[str, object]) -> list[Endpoint]:
@@ -33,7 +43,7 @@ def endpoints(servicers: dict[str, object]) -> list[Endpoint]:
     return [
         Endpoint(
             method=f"/{service.full_name}/{method.name}",
-            kind=Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY,
+            kind=_KINDS[method.client_streaming, method.server_streaming],
             parse=message_factory.GetMessageClass(method.input_type).FromString,
             handler=getattr(servicers[service.full_name], method.name),
         )

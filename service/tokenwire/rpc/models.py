@@ -2,6 +2,7 @@
 
 from tokenwire.dispatch.fleet import Fleet
 from tokenwire.domain.errors import InvalidRequestError
+from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Engine, Tokenizer
 from tokenwire.engines.status import EngineState
 from tokenwire.rpc.requests import from_messages
@@ -38,7 +39,8 @@ class ModelServicer:
         tokenizer = await self._tokenizer(route.engine, call)
         text = request.text
         if request.messages:
-            text = await tokenizer.template(from_messages(request.messages))
+            prompt = await tokenizer.prompt(Submission(messages=from_messages(request.messages)))
+            text = await tokenizer.detokenize(prompt.token_ids) if prompt.text is None else prompt.text
         tokens = await tokenizer.tokenize(text)
         windows = {model.name: model.context_window for model in route.engine.status.models}
         return model_service_pb2.TokenizeResponse(
@@ -76,13 +78,21 @@ class ModelServicer:
 
 def _engine(name: str, engine: Engine) -> model_pb2.ModelEngine:
     windows = {model.name: model.context_window for model in engine.status.models}
+    load = engine.status.load
     return model_pb2.ModelEngine(
         name=engine.name,
         kind=engine.kind,
         state=model_pb2.ModelState.ValueType(engine.status.state),
         context_window=windows.get(name) or 0,
         fields=[
-            model_pb2.FieldSupport(field=field, support=model_pb2.Support.ValueType(support))
-            for field, support in sorted(engine.fields.items())
+            model_pb2.FieldSupport(
+                field=field,
+                support=model_pb2.Support.ValueType(cell.support),
+                unary_only=cell.unary_only,
+                note=cell.note,
+            )
+            for field, cell in sorted(engine.fields.items())
         ],
+        running_requests=load.running if load else 0,
+        waiting_requests=load.waiting if load else 0,
     )

@@ -8,7 +8,8 @@ from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START, Cursor
 from tokenwire.domain.errors import TokenwireError
-from tokenwire.domain.events import RunError
+from tokenwire.domain.events import Envelope, Phase, Progress, RunError
+from tokenwire.domain.generation import PrefillProgress
 from tokenwire.rpc.results import to_result
 from tokenwire.transport.call import Call
 from tokenwire.v1 import run_pb2
@@ -30,14 +31,21 @@ class Reader:
             token_ids=bool(output.token_ids),
             full_text=bool(output.full_text),
         )
+        told: PrefillProgress | None = None
         with self._runs.reading(run):
             while True:
                 for envelope in view.take():
                     await call.write(envelope)
                 if view.ended:
                     break
-                # What was appended while we wrote is there already; else wait.
-                if not view.behind:
+                # What was appended while we wrote is there already.
+                if view.behind:
+                    continue
+                prefill = run.writer.prefill
+                if prefill is not None and prefill is not told:
+                    told = prefill
+                    await call.write(Envelope(_prefill(prefill), view.cursor, run.elapsed_ms()))
+                else:
                     await run.log.changed()
         _raise(run, view.cursor)
 
@@ -50,6 +58,15 @@ class Reader:
             collector.add(view.take())
         _raise(run, view.cursor)
         return to_result(run, collector)
+
+
+def _prefill(read: PrefillProgress) -> Progress:
+    return Progress(
+        phase=Phase.PREFILL,
+        prefill_total=read.prompt_tokens,
+        prefill_cached=read.cached_tokens,
+        prefill_done=read.done_tokens,
+    )
 
 
 def _raise(run: Run, cursor: Cursor) -> None:

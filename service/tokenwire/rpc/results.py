@@ -29,6 +29,7 @@ def to_result(run: Run, collector: Collector) -> run_pb2.RunResult:
         choices=[_choice(choice) for choice in collector.choices],
         usage=to_usage(end.usage),
         timings=to_timings(end.timings),
+        prompt_logprobs=[to_logprob(one) for one in collector.prompt_logprobs],
     )
 
 

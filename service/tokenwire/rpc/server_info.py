@@ -6,9 +6,11 @@ from tokenwire.v1 import server_service_pb2
 
 API_REVISION = 1
 FEATURES = (
+    "batch.resume",
     "delivery.none",
     "delivery.size",
     "journal.memory",
+    "prefill.progress",
     "run.attach",
     "run.cancel_in_advance",
     "run.detached",

@@ -1,9 +1,9 @@
 """From a request to its run: joined, or rendered and accepted."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tokenwire.dispatch.fleet import Fleet, Route
+from tokenwire.dispatch.fleet import Fleet
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START
@@ -12,15 +12,9 @@ from tokenwire.domain.events import Envelope, Phase, Progress
 from tokenwire.domain.request import FailoverPolicy, Submission, engine_fields
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.status import EngineState
-from tokenwire.render.renderer import render
+from tokenwire.render.renderer import Renderer
+from tokenwire.rpc.share import share_of
 from tokenwire.transport.call import Call, Kind
-
-# What a token costs in the journal: its text, an index entry and its id; a log probability is an object of its own.
-TOKEN_BYTES = 32
-LOGPROB_BYTES = 240
-RUN_BYTES = 4096
-# Reserved for a run whose length nobody knows; it may outgrow it.
-UNKNOWN_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +28,10 @@ class Loading:
 class Submitter:
     """Finds or starts the run of a request."""
 
-    def __init__(self, fleet: Fleet, runs: Runs, loading: Loading) -> None:
+    def __init__(self, fleet: Fleet, runs: Runs, renderer: Renderer, loading: Loading) -> None:
         self._fleet = fleet
         self._runs = runs
+        self._renderer = renderer
         self._loading = loading
 
     async def submit(self, submission: Submission, call: Call) -> Run:
@@ -46,12 +41,18 @@ class Submitter:
             if existing is not None:
                 return existing
             self._runs.refuse_while_draining()
-            route = await self._fleet.route(submission.model)
-            check_fields(submission, route.engine)
-            await self.loaded(route.engine, call)
-            window = _context_window(route)
-            prompt = await render(submission, route.engine, window)
-            return self._runs.accept(submission, prompt, route, _share(submission, route, window), call.context)
+            streamed = call.kind is Kind.SERVER_STREAM
+            route = await self._fleet.route(
+                submission.model, lambda engine: refused_field(submission, engine, streamed=streamed) is None
+            )
+            engine = route.engine
+            check_fields(submission, engine, streamed=streamed)
+            await self.loaded(engine, call)
+            engine.vet(replace(submission, model=route.model))
+            model = engine.status.model(route.model)
+            prompt = await self._renderer.render(submission, engine, model)
+            share = share_of(submission, prompt, model, engine.default_max_tokens)
+            return self._runs.accept(submission, prompt, route, share, call.context)
 
     async def loaded(self, engine: Engine, call: Call) -> None:
         """Waits while the engine loads its model; a stream hears of it."""
@@ -78,16 +79,33 @@ class Submitter:
                 continue
 
 
-def check_fields(submission: Submission, engine: Engine) -> None:
-    """Refuses a request that sets what its engine does not have, by field and engine."""
-    for field in engine_fields(submission):
-        if field not in engine.fields:
-            raise InvalidRequestError(
-                field,
-                f"the engine {engine.name} does not have it",
-                reason="FEATURE_UNSUPPORTED",
-                metadata={"field": field, "engine": engine.name},
-            )
+def refused_field(submission: Submission, engine: Engine, *, streamed: bool) -> str | None:
+    """Returns the first field, as engines/support.py names it, that keeps an engine from answering, or None.
+
+    Args:
+        submission: the request.
+        engine: the engine that shall answer.
+        streamed: whether a streaming RPC asks.
+    """
+    for path in engine_fields(submission):
+        cell = engine.fields.get(path)
+        if cell is None or (cell.unary_only and streamed):
+            return path
+    return None
+
+
+def check_fields(submission: Submission, engine: Engine, *, streamed: bool) -> None:
+    """Refuses a request that sets what its engine does not have, by field and engine; arguments as above."""
+    path = refused_field(submission, engine, streamed=streamed)
+    if path is None:
+        return
+    field, _, value = path.partition("=")
+    told = f"the engine {engine.name} does not have {value or 'it'}"
+    if path in engine.fields:
+        told = f"the engine {engine.name} cannot stream it; the unary RPC takes it"
+    raise InvalidRequestError(
+        field, told, reason="FEATURE_UNSUPPORTED", metadata={"field": field, "engine": engine.name}
+    )
 
 
 def _check_policy(submission: Submission) -> None:
@@ -97,23 +115,3 @@ def _check_policy(submission: Submission) -> None:
         )
     if submission.limits.allow_partial:
         raise InvalidRequestError("limits.allow_partial", "is not in this version", reason="FEATURE_UNSUPPORTED")
-
-
-def _context_window(route: Route) -> int | None:
-    return next((one.context_window for one in route.engine.status.models if one.name == route.model), None)
-
-
-def _share(submission: Submission, route: Route, window: int | None) -> int:
-    tokens = submission.stopping.max_tokens or route.engine.default_max_tokens
-    if tokens is None:
-        tokens = min(window or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
-    each = TOKEN_BYTES
-    if submission.output.logprobs is not None:
-        each += LOGPROB_BYTES * (1 + (submission.output.logprobs.top_n or 0))
-    return RUN_BYTES + _asked_bytes(submission) + submission.n * tokens * each
-
-
-def _asked_bytes(submission: Submission) -> int:
-    """What the request itself holds while its run lives: its text, once more as rendered, and its token ids."""
-    texts = [submission.prompt or "", *(message.content for message in submission.messages)]
-    return 3 * sum(len(text) for text in texts) + 8 * len(submission.prompt_ids)

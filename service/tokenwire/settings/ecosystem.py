@@ -8,7 +8,7 @@ from tokenwire.settings.problems import Given
 
 OTEL_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-# Engine -> the variable of each field; the first one makes the engine, the others are its own business without it.
+# Engine kind -> the variable of each field; the first one makes the engine, the others are its own business without it.
 _ENGINES = {
     "vllm": {"url": "VLLM_BASE_URL", "model": "VLLM_MODEL", "api_key": "VLLM_API_KEY"},
     "sglang": {"url": "SGLANG_BASE_URL", "timeout_seconds": "SGLANG_TIMEOUT", "api_key": "SGLANG_API_KEY"},
@@ -30,7 +30,7 @@ def read_ecosystem(environ: Mapping[str, str]) -> dict[str, Given]:
     for name, variables in _ENGINES.items():
         if not environ.get(variables["url"]):
             continue
-        engine: dict[str, object] = {"name": name, "kind": "openai"}
+        engine: dict[str, object] = {"name": name, "kind": name}
         used = [(key, variable) for key, variable in variables.items() if environ.get(variable)]
         for key, variable in used:
             parts[len(engines), key] = variable

@@ -7,7 +7,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from tokenwire.settings.address import checked_url
 from tokenwire.settings.wording import Wording, told
 
-EngineKind = Literal["llamacpp", "openai", "scripted"]
+EngineKind = Literal["llamacpp", "vllm", "sglang", "ollama", "openai", "scripted"]
+# Engines inside this process or its children; the others are at an address.
+_OWN_KINDS = ("llamacpp", "scripted")
 
 URL_WANTED = "an http:// or https:// address without user name, query or fragment"
 # 30 days. A time goes over the wire as uint32 milliseconds at most.
@@ -27,7 +29,8 @@ class EngineSettings(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, validate_default=True)
 
     WANTED: ClassVar[str] = (
-        "an engine: scripted, llamacpp, openai=URL or NAME:openai=URL as a flag, a table or JSON object elsewhere"
+        "an engine: scripted, llamacpp, KIND=URL or NAME:KIND=URL with vllm, sglang, ollama or openai for KIND "
+        "as a flag, a table or JSON object elsewhere"
     )
 
     name: Annotated[
@@ -38,7 +41,7 @@ class EngineSettings(BaseModel, frozen=True):
     kind: Annotated[EngineKind, Field(description="How to speak to the engine.")]
     url: Annotated[
         str,
-        Field(description="The address of an engine of kind openai, with or without /v1."),
+        Field(description="The address of an engine of kind vllm, sglang, ollama or openai, with or without /v1."),
         Wording(wanted=URL_WANTED),
     ] = ""
     model: Annotated[str, Field(description="The model to use; empty means those that the engine tells.")] = ""
@@ -63,15 +66,15 @@ class EngineSettings(BaseModel, frozen=True):
     @classmethod
     def _fits_the_kind(cls, url: str, info: ValidationInfo) -> str:
         kind = info.data.get("kind")
-        if kind == "openai" and not url:
-            raise told(f"an engine of kind openai needs {URL_WANTED}")
-        if kind in ("llamacpp", "scripted") and url:
+        if kind in _OWN_KINDS and url:
             raise told(f"an engine of kind {kind} takes no url")
+        if kind is not None and kind not in _OWN_KINDS and not url:
+            raise told(f"an engine of kind {kind} needs {URL_WANTED}")
         return checked_url(url) if url else ""
 
 
 def engine_of_flag(text: str) -> object:
-    """Returns the fields of `scripted`, `llamacpp`, `openai=URL`, each after `NAME:` or not; other text as it is."""
+    """Returns the fields of `scripted`, `llamacpp`, `vllm=URL` and so on, after `NAME:` or not; other text as it is."""
     left, _, url = text.partition("=")
     name, _, kind = left.rpartition(":")
     return {"name": name or kind, "kind": kind, "url": url} if kind in get_args(EngineKind) else text

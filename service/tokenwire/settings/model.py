@@ -66,8 +66,9 @@ class Settings(BaseModel, frozen=True):
     engines: Annotated[
         Engines,
         Field(
-            description="The engines, in order of preference: as a flag, once for each, scripted, llamacpp, openai=URL "
-            "or NAME:openai=URL; as a variable, a JSON list; in the file, [[engines]] tables.",
+            description="The engines, in order of preference: as a flag, once for each, scripted, llamacpp, or "
+            "vllm=URL, sglang=URL, ollama=URL, openai=URL, with NAME: before it or not; as a variable, a JSON list; "
+            "in the file, [[engines]] tables.",
         ),
         Wording(default="one embedded llama.cpp"),
     ] = (EngineSettings(name="embedded", kind="llamacpp"),)
@@ -145,6 +146,17 @@ class Settings(BaseModel, frozen=True):
     cancelled_ids_max: Annotated[
         int, Field(ge=0, description="How many request ids are kept that were cancelled before their request came.")
     ] = 1000
+    batch_in_flight_max: Annotated[
+        int, Field(gt=0, le=1024, description="The most items that a batch may have in flight.")
+    ] = 64
+    batch_items_max: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="How many items all batches may have together, those that have ended and can still be read "
+            "included.",
+        ),
+    ] = 100_000
     journal: Annotated[JournalKind, Field(description="Where runs are written; only memory as yet.")] = "memory"
     journal_max_bytes: Annotated[int, Field(gt=0, description="The size of all journals together, in bytes.")] = (
         268_435_456

@@ -16,7 +16,7 @@ class Kind(Enum):
 
     UNARY = auto()
     SERVER_STREAM = auto()
-    # Requests come as a stream: an async iterator takes the place of the request.
+    # The two whose requests come as a stream: `Requests` take the place of the request.
     CLIENT_STREAM = auto()
     BIDI = auto()
 
@@ -58,6 +58,26 @@ class Call(Protocol):
         """
 
 
+class Requests(Protocol):
+    """The requests of a call that has a stream of them: bytes outside the validation interceptor, messages inside.
+
+    The next one is taken from the transport when it is asked for, and not before: who does not read holds the client
+    back. One task reads at a time; when it was cancelled in a read, nobody can go on.
+
+    The stream ends when the client has half-closed, or has left: gRPC tells the two apart only a moment later, by the
+    call's cancellation. A handler to which that makes a difference writes a message first: it cannot be written to a
+    client that has left.
+    """
+
+    def __aiter__(self) -> "Requests":
+        """Returns itself."""
+        ...
+
+    async def __anext__(self) -> Any:
+        """Returns the next request. Raises StopAsyncIteration at the end, TokenwireError for one that is broken."""
+        ...
+
+
 class ClientGoneError(Exception):
     """The client has left in the middle of a write. Not a failure."""
 
@@ -70,8 +90,8 @@ class AbortedError(Exception):
         self.code = code
 
 
-# A handler: the request (bytes outside the validation interceptor, a message inside), the call, and for a call that is
-# not streamed its answer.
+# A handler: the request (bytes outside the validation interceptor, a message inside) or the Requests, the call, and for
+# a call whose answer is not streamed its answer.
 Handler = Callable[[Any, Call], Awaitable[Any]]
 
 

@@ -4,10 +4,10 @@ How grpc.aio 1.85 behaves where its documentation is silent is pinned by tests/w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from inspect import isasyncgen
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import grpc
 from grpc import aio
@@ -109,6 +109,31 @@ class GrpcCall:
         self.messages += 1
 
 
+class GrpcRequests:
+    """The requests of one RPC, as bytes.
+
+    No generator: one that is left in the middle would be closed by the event loop, in another task and context.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Takes the next request from grpc, which reads ahead no further than the stream's window."""
+        try:
+            data = await self._context.read()
+        except (aio.InternalError, aio.UsageError) as error:
+            raise ClientGoneError from error
+        if data is aio.EOF:
+            raise StopAsyncIteration
+        assert isinstance(data, bytes), "grpc was given no deserializer"
+        return data
+
+
 class GrpcServer:
     """A grpc.aio server whose every method, ours or a library's, is served as a coroutine inside the same layers.
 
@@ -164,7 +189,7 @@ class GrpcServer:
         if found is None:
             kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
             parse = handler.request_deserializer or bytes
-            endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler, _strict(parse)))
+            endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler))
             found = self._foreign[method] = self._method(endpoint)
         return found
 
@@ -173,6 +198,7 @@ class GrpcServer:
         # Inside the layers, so that an answer which cannot be encoded is a bug like any other.
         handler = self._layered(endpoint.handler if streams else self._encoded(endpoint.handler))
         parse = _strict(endpoint.parse)
+        streamed = endpoint.kind in (Kind.CLIENT_STREAM, Kind.BIDI)
 
         async def serve(request: Any, context: Context) -> bytes | None:
             call = GrpcCall(
@@ -184,7 +210,7 @@ class GrpcServer:
                 encode=self._encode,
             )
             try:
-                answer: bytes | None = await handler(request, call)
+                answer: bytes | None = await handler(GrpcRequests(context) if streamed else request, call)
                 return answer
             except TokenwireError as error:
                 await self._abort(context, error, call.context.rpc_id)
@@ -237,14 +263,13 @@ _STATUS = {code: next(one for one in grpc.StatusCode if one.value[0] == code) fo
 _CODES = {status: code for code, status in _STATUS.items()}
 
 
-def _adapted(handler: Any, parse: Callable[[bytes], Any]) -> Handler:
+def _adapted(handler: Any) -> Handler:
     """Makes a library's handler a coroutine that writes with `call.write`, so that it ends in the RPC's own task."""
     behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
     async def serve(request: Any, call: Any) -> Any:
-        asked = _parsed(request, parse) if handler.request_streaming else request
         try:
-            result = behavior(asked, call.grpc_context)
+            result = behavior(request, call.grpc_context)
             if not isasyncgen(result):
                 return await _awaited(result)
             async with aclosing(result) as messages:
@@ -272,16 +297,6 @@ def _strict(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
-
-
-async def _parsed(requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        try:
-            yield parse(request)
-        except ValueError as error:
-            raise TokenwireError(
-                Code.INTERNAL, "MALFORMED_REQUEST", "the request is not a message of this method"
-            ) from error
 
 
 class _Own(grpc.GenericRpcHandler):

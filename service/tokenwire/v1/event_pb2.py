@@ -26,7 +26,7 @@ from tokenwire.v1 import cursor_pb2 as tokenwire_dot_v1_dot_cursor__pb2
 from tokenwire.v1 import finish_pb2 as tokenwire_dot_v1_dot_finish__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tokenwire/v1/event.proto\x12\x0ctokenwire.v1\x1a\x19tokenwire/v1/cursor.proto\x1a\x19tokenwire/v1/finish.proto\"\xf9\x04\n\x05\x45vent\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x13.tokenwire.v1.StartH\x00R\x05start\x12:\n\ndispatched\x18\x02 \x01(\x0b\x32\x18.tokenwire.v1.DispatchedH\x00R\ndispatched\x12+\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x13.tokenwire.v1.DeltaH\x00R\x05\x64\x65lta\x12>\n\x0freasoning_delta\x18\x04 \x01(\x0b\x32\x13.tokenwire.v1.DeltaH\x00R\x0ereasoningDelta\x12\x45\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32\x1b.tokenwire.v1.ToolCallDeltaH\x00R\rtoolCallDelta\x12\x31\n\x05usage\x18\x06 \x01(\x0b\x32\x19.tokenwire.v1.UsageUpdateH\x00R\x05usage\x12%\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x11.tokenwire.v1.EndH\x00R\x03\x65nd\x12\x34\n\x08progress\x18\x08 \x01(\x0b\x32\x16.tokenwire.v1.ProgressH\x00R\x08progress\x12\x37\n\theartbeat\x18\t \x01(\x0b\x32\x17.tokenwire.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x64\x65tached\x18\n \x01(\x0b\x32\x16.tokenwire.v1.DetachedH\x00R\x08\x64\x65tached\x12,\n\x06\x63ursor\x18\x0e \x01(\x0b\x32\x14.tokenwire.v1.CursorR\x06\x63ursor\x12\x1d\n\nelapsed_ms\x18\x0f \x01(\rR\telapsedMsB\x07\n\x05\x65vent\"\xf4\x01\n\x05Start\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.tokenwire.v1.Start.LabelsEntryR\x06labels\x12+\n\x11retention_seconds\x18\x05 \x01(\rR\x10retentionSeconds\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"~\n\nDispatched\x12\x16\n\x06\x65ngine\x18\x01 \x01(\tR\x06\x65ngine\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\x12>\n\x0c\x63ontinuation\x18\x03 \x01(\x0e\x32\x1a.tokenwire.v1.ContinuationR\x0c\x63ontinuation\"\x87\x01\n\x0cTokenLogprob\x12\x19\n\x08token_id\x18\x01 \x01(\rR\x07tokenId\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\x12\x18\n\x07logprob\x18\x03 \x01(\x02R\x07logprob\x12,\n\x03top\x18\x04 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x03top\"\xed\x01\n\x05\x44\x65lta\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1f\n\x0b\x62yte_offset\x18\x03 \x01(\rR\nbyteOffset\x12!\n\x0ctoken_offset\x18\x04 \x01(\rR\x0btokenOffset\x12\x1f\n\x0btoken_count\x18\x05 \x01(\rR\ntokenCount\x12\x1b\n\ttoken_ids\x18\x06 \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\x07 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"\xb9\x02\n\rToolCallDelta\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1c\n\targuments\x18\x05 \x01(\tR\targuments\x12\x1f\n\x0b\x62yte_offset\x18\x06 \x01(\rR\nbyteOffset\x12!\n\x0ctoken_offset\x18\x07 \x01(\rR\x0btokenOffset\x12\x1f\n\x0btoken_count\x18\x08 \x01(\rR\ntokenCount\x12\x1b\n\ttoken_ids\x18\t \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\n \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"R\n\x0bUsageUpdate\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\rR\x07\x61ttempt\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenwire.v1.UsageR\x05usage\"\xaa\x01\n\x0eTrailingTokens\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindR\x04kind\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x1b\n\ttoken_ids\x18\x03 \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"\xdc\x01\n\tChoiceEnd\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12?\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.tokenwire.v1.FinishReasonR\x0c\x66inishReason\x12<\n\x0cmatched_stop\x18\x03 \x01(\x0b\x32\x19.tokenwire.v1.MatchedStopR\x0bmatchedStop\x12\x38\n\x08trailing\x18\x04 \x03(\x0b\x32\x1c.tokenwire.v1.TrailingTokensR\x08trailing\"\xc3\x01\n\nChannelEnd\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindR\x04kind\x12\x14\n\x05index\x18\x03 \x01(\rR\x05index\x12\x14\n\x05\x62ytes\x18\x04 \x01(\rR\x05\x62ytes\x12\x16\n\x06tokens\x18\x05 \x01(\rR\x06tokens\x12\x16\n\x06sha256\x18\x06 \x01(\tR\x06sha256\x12\x12\n\x04text\x18\x07 \x01(\tR\x04text\"\xf8\x01\n\x03\x45nd\x12\x31\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x17.tokenwire.v1.ChoiceEndR\x07\x63hoices\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenwire.v1.UsageR\x05usage\x12/\n\x07timings\x18\x03 \x01(\x0b\x32\x15.tokenwire.v1.TimingsR\x07timings\x12\x34\n\x08\x63hannels\x18\x04 \x03(\x0b\x32\x18.tokenwire.v1.ChannelEndR\x08\x63hannels\x12,\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x16.tokenwire.v1.RunErrorR\x05\x65rror\"\x85\x03\n\x08Progress\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x13.tokenwire.v1.PhaseR\x05phase\x12\x1f\n\x0bqueue_place\x18\x02 \x01(\rR\nqueuePlace\x12#\n\rprefill_total\x18\x03 \x01(\rR\x0cprefillTotal\x12%\n\x0eprefill_cached\x18\x04 \x01(\rR\rprefillCached\x12!\n\x0cprefill_done\x18\x05 \x01(\rR\x0bprefillDone\x12\x16\n\x06tokens\x18\x06 \x01(\rR\x06tokens\x12\x1e\n\ncharacters\x18\x07 \x01(\rR\ncharacters\x12)\n\x10\x65stimated_tokens\x18\x08 \x01(\rR\x0f\x65stimatedTokens\x12\x18\n\x07percent\x18\t \x01(\x02R\x07percent\x12\x15\n\x06\x65ta_ms\x18\n \x01(\rR\x05\x65taMs\x12*\n\x11tokens_per_second\x18\x0b \x01(\x02R\x0ftokensPerSecond\"\x0b\n\tHeartbeat\"\x8e\x01\n\x08\x44\x65tached\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tokenwire.v1.DetachReasonR\x06reason\x12(\n\x10resume_within_ms\x18\x02 \x01(\rR\x0eresumeWithinMs\x12$\n\x0eretry_after_ms\x18\x03 \x01(\rR\x0cretryAfterMs*z\n\x0c\x43ontinuation\x12\x1c\n\x18\x43ONTINUATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONTINUATION_FIRST\x10\x01\x12\x1a\n\x16\x43ONTINUATION_BY_TOKENS\x10\x02\x12\x18\n\x14\x43ONTINUATION_BY_TEXT\x10\x03*h\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LOADING\x10\x01\x12\x10\n\x0cPHASE_QUEUED\x10\x02\x12\x11\n\rPHASE_PREFILL\x10\x03\x12\x10\n\x0cPHASE_DECODE\x10\x04*j\n\x0c\x44\x65tachReason\x12\x1d\n\x19\x44\x45TACH_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45TACH_REASON_DRAINING\x10\x01\x12\x1f\n\x1b\x44\x45TACH_REASON_SLOW_CONSUMER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tokenwire/v1/event.proto\x12\x0ctokenwire.v1\x1a\x19tokenwire/v1/cursor.proto\x1a\x19tokenwire/v1/finish.proto\"\xaf\x05\n\x05\x45vent\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x13.tokenwire.v1.StartH\x00R\x05start\x12:\n\ndispatched\x18\x02 \x01(\x0b\x32\x18.tokenwire.v1.DispatchedH\x00R\ndispatched\x12+\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x13.tokenwire.v1.DeltaH\x00R\x05\x64\x65lta\x12>\n\x0freasoning_delta\x18\x04 \x01(\x0b\x32\x13.tokenwire.v1.DeltaH\x00R\x0ereasoningDelta\x12\x45\n\x0ftool_call_delta\x18\x05 \x01(\x0b\x32\x1b.tokenwire.v1.ToolCallDeltaH\x00R\rtoolCallDelta\x12\x31\n\x05usage\x18\x06 \x01(\x0b\x32\x19.tokenwire.v1.UsageUpdateH\x00R\x05usage\x12\x34\n\x06prompt\x18\x0b \x01(\x0b\x32\x1a.tokenwire.v1.PromptTokensH\x00R\x06prompt\x12%\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x11.tokenwire.v1.EndH\x00R\x03\x65nd\x12\x34\n\x08progress\x18\x08 \x01(\x0b\x32\x16.tokenwire.v1.ProgressH\x00R\x08progress\x12\x37\n\theartbeat\x18\t \x01(\x0b\x32\x17.tokenwire.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x64\x65tached\x18\n \x01(\x0b\x32\x16.tokenwire.v1.DetachedH\x00R\x08\x64\x65tached\x12,\n\x06\x63ursor\x18\x0e \x01(\x0b\x32\x14.tokenwire.v1.CursorR\x06\x63ursor\x12\x1d\n\nelapsed_ms\x18\x0f \x01(\rR\telapsedMsB\x07\n\x05\x65vent\"\xf4\x01\n\x05Start\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x14\n\x05model\x18\x03 \x01(\tR\x05model\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.tokenwire.v1.Start.LabelsEntryR\x06labels\x12+\n\x11retention_seconds\x18\x05 \x01(\rR\x10retentionSeconds\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"~\n\nDispatched\x12\x16\n\x06\x65ngine\x18\x01 \x01(\tR\x06\x65ngine\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\x12>\n\x0c\x63ontinuation\x18\x03 \x01(\x0e\x32\x1a.tokenwire.v1.ContinuationR\x0c\x63ontinuation\"\xdc\x01\n\x0cTokenLogprob\x12\x1e\n\x08token_id\x18\x01 \x01(\rH\x00R\x07tokenId\x88\x01\x01\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\x12\x1d\n\x07logprob\x18\x03 \x01(\x02H\x01R\x07logprob\x88\x01\x01\x12,\n\x03top\x18\x04 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x03top\x12\x30\n\x05given\x18\x05 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x05givenB\x0b\n\t_token_idB\n\n\x08_logprob\"\xed\x01\n\x05\x44\x65lta\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1f\n\x0b\x62yte_offset\x18\x03 \x01(\rR\nbyteOffset\x12!\n\x0ctoken_offset\x18\x04 \x01(\rR\x0btokenOffset\x12\x1f\n\x0btoken_count\x18\x05 \x01(\rR\ntokenCount\x12\x1b\n\ttoken_ids\x18\x06 \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\x07 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"\xb9\x02\n\rToolCallDelta\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1c\n\targuments\x18\x05 \x01(\tR\targuments\x12\x1f\n\x0b\x62yte_offset\x18\x06 \x01(\rR\nbyteOffset\x12!\n\x0ctoken_offset\x18\x07 \x01(\rR\x0btokenOffset\x12\x1f\n\x0btoken_count\x18\x08 \x01(\rR\ntokenCount\x12\x1b\n\ttoken_ids\x18\t \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\n \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"R\n\x0bUsageUpdate\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\rR\x07\x61ttempt\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenwire.v1.UsageR\x05usage\"i\n\x0cPromptTokens\x12!\n\x0ctoken_offset\x18\x01 \x01(\rR\x0btokenOffset\x12\x36\n\x08logprobs\x18\x02 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"\xaa\x01\n\x0eTrailingTokens\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindR\x04kind\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x1b\n\ttoken_ids\x18\x03 \x03(\rR\x08tokenIds\x12\x36\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.tokenwire.v1.TokenLogprobR\x08logprobs\"\xdc\x01\n\tChoiceEnd\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12?\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.tokenwire.v1.FinishReasonR\x0c\x66inishReason\x12<\n\x0cmatched_stop\x18\x03 \x01(\x0b\x32\x19.tokenwire.v1.MatchedStopR\x0bmatchedStop\x12\x38\n\x08trailing\x18\x04 \x03(\x0b\x32\x1c.tokenwire.v1.TrailingTokensR\x08trailing\"\xc3\x01\n\nChannelEnd\x12\x16\n\x06\x63hoice\x18\x01 \x01(\rR\x06\x63hoice\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindR\x04kind\x12\x14\n\x05index\x18\x03 \x01(\rR\x05index\x12\x14\n\x05\x62ytes\x18\x04 \x01(\rR\x05\x62ytes\x12\x16\n\x06tokens\x18\x05 \x01(\rR\x06tokens\x12\x16\n\x06sha256\x18\x06 \x01(\tR\x06sha256\x12\x12\n\x04text\x18\x07 \x01(\tR\x04text\"\xf8\x01\n\x03\x45nd\x12\x31\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x17.tokenwire.v1.ChoiceEndR\x07\x63hoices\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tokenwire.v1.UsageR\x05usage\x12/\n\x07timings\x18\x03 \x01(\x0b\x32\x15.tokenwire.v1.TimingsR\x07timings\x12\x34\n\x08\x63hannels\x18\x04 \x03(\x0b\x32\x18.tokenwire.v1.ChannelEndR\x08\x63hannels\x12,\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x16.tokenwire.v1.RunErrorR\x05\x65rror\"\x85\x03\n\x08Progress\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x13.tokenwire.v1.PhaseR\x05phase\x12\x1f\n\x0bqueue_place\x18\x02 \x01(\rR\nqueuePlace\x12#\n\rprefill_total\x18\x03 \x01(\rR\x0cprefillTotal\x12%\n\x0eprefill_cached\x18\x04 \x01(\rR\rprefillCached\x12!\n\x0cprefill_done\x18\x05 \x01(\rR\x0bprefillDone\x12\x16\n\x06tokens\x18\x06 \x01(\rR\x06tokens\x12\x1e\n\ncharacters\x18\x07 \x01(\rR\ncharacters\x12)\n\x10\x65stimated_tokens\x18\x08 \x01(\rR\x0f\x65stimatedTokens\x12\x18\n\x07percent\x18\t \x01(\x02R\x07percent\x12\x15\n\x06\x65ta_ms\x18\n \x01(\rR\x05\x65taMs\x12*\n\x11tokens_per_second\x18\x0b \x01(\x02R\x0ftokensPerSecond\"\x0b\n\tHeartbeat\"\x8e\x01\n\x08\x44\x65tached\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tokenwire.v1.DetachReasonR\x06reason\x12(\n\x10resume_within_ms\x18\x02 \x01(\rR\x0eresumeWithinMs\x12$\n\x0eretry_after_ms\x18\x03 \x01(\rR\x0cretryAfterMs*z\n\x0c\x43ontinuation\x12\x1c\n\x18\x43ONTINUATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONTINUATION_FIRST\x10\x01\x12\x1a\n\x16\x43ONTINUATION_BY_TOKENS\x10\x02\x12\x18\n\x14\x43ONTINUATION_BY_TEXT\x10\x03*h\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_LOADING\x10\x01\x12\x10\n\x0cPHASE_QUEUED\x10\x02\x12\x11\n\rPHASE_PREFILL\x10\x03\x12\x10\n\x0cPHASE_DECODE\x10\x04*j\n\x0c\x44\x65tachReason\x12\x1d\n\x19\x44\x45TACH_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45TACH_REASON_DRAINING\x10\x01\x12\x1f\n\x1b\x44\x45TACH_REASON_SLOW_CONSUMER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +35,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_START_LABELSENTRY']._loaded_options = None
   _globals['_START_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CONTINUATION']._serialized_start=3280
-  _globals['_CONTINUATION']._serialized_end=3402
-  _globals['_PHASE']._serialized_start=3404
-  _globals['_PHASE']._serialized_end=3508
-  _globals['_DETACHREASON']._serialized_start=3510
-  _globals['_DETACHREASON']._serialized_end=3616
+  _globals['_CONTINUATION']._serialized_start=3526
+  _globals['_CONTINUATION']._serialized_end=3648
+  _globals['_PHASE']._serialized_start=3650
+  _globals['_PHASE']._serialized_end=3754
+  _globals['_DETACHREASON']._serialized_start=3756
+  _globals['_DETACHREASON']._serialized_end=3862
   _globals['_EVENT']._serialized_start=97
-  _globals['_EVENT']._serialized_end=730
-  _globals['_START']._serialized_start=733
-  _globals['_START']._serialized_end=977
-  _globals['_START_LABELSENTRY']._serialized_start=920
-  _globals['_START_LABELSENTRY']._serialized_end=977
-  _globals['_DISPATCHED']._serialized_start=979
-  _globals['_DISPATCHED']._serialized_end=1105
-  _globals['_TOKENLOGPROB']._serialized_start=1108
-  _globals['_TOKENLOGPROB']._serialized_end=1243
-  _globals['_DELTA']._serialized_start=1246
-  _globals['_DELTA']._serialized_end=1483
-  _globals['_TOOLCALLDELTA']._serialized_start=1486
-  _globals['_TOOLCALLDELTA']._serialized_end=1799
-  _globals['_USAGEUPDATE']._serialized_start=1801
-  _globals['_USAGEUPDATE']._serialized_end=1883
-  _globals['_TRAILINGTOKENS']._serialized_start=1886
-  _globals['_TRAILINGTOKENS']._serialized_end=2056
-  _globals['_CHOICEEND']._serialized_start=2059
-  _globals['_CHOICEEND']._serialized_end=2279
-  _globals['_CHANNELEND']._serialized_start=2282
-  _globals['_CHANNELEND']._serialized_end=2477
-  _globals['_END']._serialized_start=2480
-  _globals['_END']._serialized_end=2728
-  _globals['_PROGRESS']._serialized_start=2731
-  _globals['_PROGRESS']._serialized_end=3120
-  _globals['_HEARTBEAT']._serialized_start=3122
-  _globals['_HEARTBEAT']._serialized_end=3133
-  _globals['_DETACHED']._serialized_start=3136
-  _globals['_DETACHED']._serialized_end=3278
+  _globals['_EVENT']._serialized_end=784
+  _globals['_START']._serialized_start=787
+  _globals['_START']._serialized_end=1031
+  _globals['_START_LABELSENTRY']._serialized_start=974
+  _globals['_START_LABELSENTRY']._serialized_end=1031
+  _globals['_DISPATCHED']._serialized_start=1033
+  _globals['_DISPATCHED']._serialized_end=1159
+  _globals['_TOKENLOGPROB']._serialized_start=1162
+  _globals['_TOKENLOGPROB']._serialized_end=1382
+  _globals['_DELTA']._serialized_start=1385
+  _globals['_DELTA']._serialized_end=1622
+  _globals['_TOOLCALLDELTA']._serialized_start=1625
+  _globals['_TOOLCALLDELTA']._serialized_end=1938
+  _globals['_USAGEUPDATE']._serialized_start=1940
+  _globals['_USAGEUPDATE']._serialized_end=2022
+  _globals['_PROMPTTOKENS']._serialized_start=2024
+  _globals['_PROMPTTOKENS']._serialized_end=2129
+  _globals['_TRAILINGTOKENS']._serialized_start=2132
+  _globals['_TRAILINGTOKENS']._serialized_end=2302
+  _globals['_CHOICEEND']._serialized_start=2305
+  _globals['_CHOICEEND']._serialized_end=2525
+  _globals['_CHANNELEND']._serialized_start=2528
+  _globals['_CHANNELEND']._serialized_end=2723
+  _globals['_END']._serialized_start=2726
+  _globals['_END']._serialized_end=2974
+  _globals['_PROGRESS']._serialized_start=2977
+  _globals['_PROGRESS']._serialized_end=3366
+  _globals['_HEARTBEAT']._serialized_start=3368
+  _globals['_HEARTBEAT']._serialized_end=3379
+  _globals['_DETACHED']._serialized_start=3382
+  _globals['_DETACHED']._serialized_end=3524
 # @@protoc_insertion_point(module_scope)

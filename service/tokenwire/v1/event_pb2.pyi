@@ -117,6 +117,7 @@ class Event(_message.Message):
     REASONING_DELTA_FIELD_NUMBER: _builtins.int
     TOOL_CALL_DELTA_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
@@ -152,6 +153,10 @@ class Event(_message.Message):
         """Prompt tokens, known after the prefill."""
 
     @_builtins.property
+    def prompt(self) -> Global___PromptTokens:
+        """Log probabilities of the prompt, if asked for; those of a long prompt come in several."""
+
+    @_builtins.property
     def end(self) -> Global___End:
         """The run ended; nothing follows."""
 
@@ -180,6 +185,7 @@ class Event(_message.Message):
         reasoning_delta: Global___Delta | None = ...,
         tool_call_delta: Global___ToolCallDelta | None = ...,
         usage: Global___UsageUpdate | None = ...,
+        prompt: Global___PromptTokens | None = ...,
         end: Global___End | None = ...,
         progress: Global___Progress | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
@@ -187,11 +193,11 @@ class Event(_message.Message):
         cursor: _cursor_pb2.Cursor | None = ...,
         elapsed_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "delta", b"delta", "detached", b"detached", "dispatched", b"dispatched", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "progress", b"progress", "reasoning_delta", b"reasoning_delta", "start", b"start", "tool_call_delta", b"tool_call_delta", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "delta", b"delta", "detached", b"detached", "dispatched", b"dispatched", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "progress", b"progress", "prompt", b"prompt", "reasoning_delta", b"reasoning_delta", "start", b"start", "tool_call_delta", b"tool_call_delta", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "delta", b"delta", "detached", b"detached", "dispatched", b"dispatched", "elapsed_ms", b"elapsed_ms", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "progress", b"progress", "reasoning_delta", b"reasoning_delta", "start", b"start", "tool_call_delta", b"tool_call_delta", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "delta", b"delta", "detached", b"detached", "dispatched", b"dispatched", "elapsed_ms", b"elapsed_ms", "end", b"end", "event", b"event", "heartbeat", b"heartbeat", "progress", b"progress", "prompt", b"prompt", "reasoning_delta", b"reasoning_delta", "start", b"start", "tool_call_delta", b"tool_call_delta", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "dispatched", "delta", "reasoning_delta", "tool_call_delta", "usage", "end", "progress", "heartbeat", "detached"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "dispatched", "delta", "reasoning_delta", "tool_call_delta", "usage", "prompt", "end", "progress", "heartbeat", "detached"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -297,29 +303,42 @@ class TokenLogprob(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
-    """The token's id."""
+    """The token's id; absent if the engine does not tell it."""
     token: _builtins.str
     """The token's text, as far as it is text on its own."""
     logprob: _builtins.float
-    """The natural logarithm of its probability."""
+    """The natural logarithm of its probability; absent for the prompt's first token, which follows nothing."""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The most probable tokens at this place, best first."""
 
+    @_builtins.property
+    def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The tokens that were asked for by id, in the order of the request."""
+
     def __init__(
         self,
         *,
-        token_id: _builtins.int = ...,
+        token_id: _builtins.int | None = ...,
         token: _builtins.str = ...,
-        logprob: _builtins.float = ...,
+        logprob: _builtins.float | None = ...,
         top: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        given: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "_token_id", b"_token_id", "logprob", b"logprob", "token_id", b"token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "_token_id", b"_token_id", "given", b"given", "logprob", b"logprob", "token", b"token", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__logprob: _TypeAlias = _typing.Literal["logprob"]  # noqa: Y015
+    _WhichOneofArgType__logprob: _TypeAlias = _typing.Literal["_logprob", b"_logprob"]  # noqa: Y015
+    _WhichOneofReturnType__token_id: _TypeAlias = _typing.Literal["token_id"]  # noqa: Y015
+    _WhichOneofArgType__token_id: _TypeAlias = _typing.Literal["_token_id", b"_token_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprob) -> _WhichOneofReturnType__logprob | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_id) -> _WhichOneofReturnType__token_id | None: ...
 
 Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
@@ -462,6 +481,34 @@ class UsageUpdate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageUpdate: _TypeAlias = UsageUpdate  # noqa: Y015
+
+@_typing.final
+class PromptTokens(_message.Message):
+    """Log probabilities of the prompt's tokens: those from one place on. The same event may come again after a resume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_OFFSET_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    token_offset: _builtins.int
+    """How many of the prompt's tokens come before these."""
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The tokens, in order."""
+
+    def __init__(
+        self,
+        *,
+        token_offset: _builtins.int = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "token_offset", b"token_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptTokens: _TypeAlias = PromptTokens  # noqa: Y015
 
 @_typing.final
 class TrailingTokens(_message.Message):

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tokenwire/v1/model.proto\x12\x0ctokenwire.v1\"U\n\x0c\x46ieldSupport\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12/\n\x07support\x18\x02 \x01(\x0e\x32\x15.tokenwire.v1.SupportR\x07support\"\xc0\x01\n\x0bModelEngine\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x18.tokenwire.v1.ModelStateR\x05state\x12%\n\x0e\x63ontext_window\x18\x04 \x01(\rR\rcontextWindow\x12\x32\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x1a.tokenwire.v1.FieldSupportR\x06\x66ields\"\x9f\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nis_default\x18\x02 \x01(\x08R\tisDefault\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x18.tokenwire.v1.ModelStateR\x05state\x12\x33\n\x07\x65ngines\x18\x04 \x03(\x0b\x32\x19.tokenwire.v1.ModelEngineR\x07\x65ngines*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03*N\n\x07Support\x12\x17\n\x13SUPPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSUPPORT_NATIVE\x10\x01\x12\x16\n\x12SUPPORT_TRANSLATED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tokenwire/v1/model.proto\x12\x0ctokenwire.v1\"\x88\x01\n\x0c\x46ieldSupport\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12/\n\x07support\x18\x02 \x01(\x0e\x32\x15.tokenwire.v1.SupportR\x07support\x12\x1d\n\nunary_only\x18\x03 \x01(\x08R\tunaryOnly\x12\x12\n\x04note\x18\x04 \x01(\tR\x04note\"\x96\x02\n\x0bModelEngine\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x18.tokenwire.v1.ModelStateR\x05state\x12%\n\x0e\x63ontext_window\x18\x04 \x01(\rR\rcontextWindow\x12\x32\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x1a.tokenwire.v1.FieldSupportR\x06\x66ields\x12)\n\x10running_requests\x18\x06 \x01(\rR\x0frunningRequests\x12)\n\x10waiting_requests\x18\x07 \x01(\rR\x0fwaitingRequests\"\x9f\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n\nis_default\x18\x02 \x01(\x08R\tisDefault\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x18.tokenwire.v1.ModelStateR\x05state\x12\x33\n\x07\x65ngines\x18\x04 \x03(\x0b\x32\x19.tokenwire.v1.ModelEngineR\x07\x65ngines*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03*N\n\x07Support\x12\x17\n\x13SUPPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSUPPORT_NATIVE\x10\x01\x12\x16\n\x12SUPPORT_TRANSLATED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenwire.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=486
-  _globals['_MODELSTATE']._serialized_end=604
-  _globals['_SUPPORT']._serialized_start=606
-  _globals['_SUPPORT']._serialized_end=684
-  _globals['_FIELDSUPPORT']._serialized_start=42
-  _globals['_FIELDSUPPORT']._serialized_end=127
-  _globals['_MODELENGINE']._serialized_start=130
-  _globals['_MODELENGINE']._serialized_end=322
-  _globals['_MODEL']._serialized_start=325
-  _globals['_MODEL']._serialized_end=484
+  _globals['_MODELSTATE']._serialized_start=624
+  _globals['_MODELSTATE']._serialized_end=742
+  _globals['_SUPPORT']._serialized_start=744
+  _globals['_SUPPORT']._serialized_end=822
+  _globals['_FIELDSUPPORT']._serialized_start=43
+  _globals['_FIELDSUPPORT']._serialized_end=179
+  _globals['_MODELENGINE']._serialized_start=182
+  _globals['_MODELENGINE']._serialized_end=460
+  _globals['_MODEL']._serialized_start=463
+  _globals['_MODEL']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

@@ -79,19 +79,27 @@ class FieldSupport(_message.Message):
 
     FIELD_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
+    UNARY_ONLY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """The field, such as `sampling.top_k`."""
+    """The field, such as `sampling.top_k`; with a value where only that one is meant: `tool_choice.mode=REQUIRED`."""
     support: Global___Support.ValueType
     """How."""
+    unary_only: _builtins.bool
+    """Only unary RPCs take it: the engine answers such a request as a whole."""
+    note: _builtins.str
+    """What is particular about it, for people."""
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         support: Global___Support.ValueType = ...,
+        unary_only: _builtins.bool = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "note", b"note", "support", b"support", "unary_only", b"unary_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +116,8 @@ class ModelEngine(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    WAITING_REQUESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The engine's name in the server's settings."""
     kind: _builtins.str
@@ -116,6 +126,10 @@ class ModelEngine(_message.Message):
     """Whether it answers."""
     context_window: _builtins.int
     """Tokens of prompt and answer together; 0 if not known."""
+    running_requests: _builtins.int
+    """Requests that the engine was answering when it was last asked, of this server and of others; 0 if it does not tell."""
+    waiting_requests: _builtins.int
+    """Requests that waited there."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldSupport]:
         """The request fields that it takes; every other one is refused by name."""
@@ -128,10 +142,12 @@ class ModelEngine(_message.Message):
         state: Global___ModelState.ValueType = ...,
         context_window: _builtins.int = ...,
         fields: _abc.Iterable[Global___FieldSupport] | None = ...,
+        running_requests: _builtins.int = ...,
+        waiting_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "fields", b"fields", "kind", b"kind", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "fields", b"fields", "kind", b"kind", "name", b"name", "running_requests", b"running_requests", "state", b"state", "waiting_requests", b"waiting_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

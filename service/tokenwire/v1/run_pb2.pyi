@@ -449,6 +449,7 @@ class RunResult(_message.Message):
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     request_id: _builtins.str
@@ -467,6 +468,10 @@ class RunResult(_message.Message):
     def timings(self) -> _finish_pb2.Timings:
         """The run's times."""
 
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.TokenLogprob]:
+        """Log probabilities of the prompt's tokens, if asked for."""
+
     def __init__(
         self,
         *,
@@ -476,10 +481,11 @@ class RunResult(_message.Message):
         choices: _abc.Iterable[Global___Choice] | None = ...,
         usage: _finish_pb2.Usage | None = ...,
         timings: _finish_pb2.Timings | None = ...,
+        prompt_logprobs: _abc.Iterable[_event_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "model", b"model", "request_id", b"request_id", "run_id", b"run_id", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "model", b"model", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "run_id", b"run_id", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from tokenwire.delivery.view import MAX_TEXT_BYTES, View, check_delivery
+from tokenwire.delivery.view import MAX_LOGPROBS, MAX_TEXT_BYTES, View, check_delivery
 from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
 from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
-from tokenwire.domain.events import Delta, End
+from tokenwire.domain.events import Delta, End, TokenLogprob
 from tokenwire.domain.generation import Piece
 from tokenwire.domain.request import Buffering, BufferingMode, Delivery
+from tokenwire.journal.log import RunLog
 from unit.delivery.follower import Follower
 from unit.delivery.story import Plot, Story
 
@@ -159,3 +160,24 @@ def test_what_this_version_does_not_have_is_refused_by_name(delivery: Delivery, 
 def test_what_this_version_has_is_let_through() -> None:
     check_delivery(cut(3))
     check_delivery(Delivery(buffering={ChannelKind.TEXT: Buffering(max_hold_ms=0)}))
+
+
+def test_a_message_carries_no_more_log_probabilities_than_it_can() -> None:
+    near = tuple(TokenLogprob(token_id=one, token="", logprob=-1.0) for one in range(MAX_LOGPROBS // 3))
+    told = (TokenLogprob(token_id=1, token="", logprob=-1.0, top=near, given=near[:9]),)
+    log = RunLog()
+    for _ in range(5):
+        log.append_text(TEXT, "ab", 0, [1], 1, told)
+    deltas = [envelope.event for envelope in View(log).take()]
+    assert [delta.text for delta in deltas if isinstance(delta, Delta)] == ["abab", "abab", "ab"]
+    whole = View(log, delivery=cut(3)).take()
+    assert "".join(one.event.text for one in whole if isinstance(one.event, Delta)) == "ababababa"
+
+
+def test_one_event_is_never_split_for_its_log_probabilities() -> None:
+    near = tuple(TokenLogprob(token_id=one, token="", logprob=-1.0) for one in range(MAX_LOGPROBS + 1))
+    log = RunLog()
+    log.append_text(TEXT, "a", 0, [1], 1, (TokenLogprob(token_id=1, token="", logprob=-1.0, top=near),))
+    (envelope,) = View(log).take()
+    assert isinstance(envelope.event, Delta)
+    assert envelope.event.text == "a"

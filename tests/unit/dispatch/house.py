@@ -19,15 +19,18 @@ from tokenwire.domain.events import End, FinishReason
 from tokenwire.domain.generation import ChoiceDone, Piece
 from tokenwire.domain.request import RunOptions, Submission
 from tokenwire.engines.scripted import Emit, ScriptedEngine, Step
+from tokenwire.engines.status import ModelInfo
 from tokenwire.journal.memory import MemoryJournal
-from tokenwire.render.renderer import render
+from tokenwire.render.renderer import Renderer
 
 SHARE = 8192
 
 
 def asked(request_id: str = "", prompt: str = "hi", **fields: Any) -> Submission:
     """Returns a request; `fields` are those of RunOptions, or groups of a Submission."""
-    groups = {name: fields.pop(name) for name in ("limits", "stopping", "sampling", "after") if name in fields}
+    groups = {
+        name: fields.pop(name) for name in ("limits", "stopping", "sampling", "constraint", "after") if name in fields
+    }
     run = RunOptions(request_id=request_id, **fields)
     return Submission(prompt=prompt, run=run, fingerprint=sha256(prompt.encode()).digest(), **groups)
 
@@ -37,9 +40,9 @@ def say(text: str, choice: int = 0) -> Step:
     return Emit((Piece(channel=Channel(choice), text=text, token_ids=(1,)),))
 
 
-def stop(choice: int = 0) -> Step:
-    """Returns a step that ends a choice well."""
-    return Emit((ChoiceDone(choice=choice, finish_reason=FinishReason.STOP),))
+def stop(choice: int = 0, reason: FinishReason = FinishReason.STOP) -> Step:
+    """Returns a step that ends a choice."""
+    return Emit((ChoiceDone(choice=choice, finish_reason=reason),))
 
 
 @dataclass
@@ -82,7 +85,7 @@ class House:
             if existing is not None:
                 return existing
             route = await self.fleet.route("")
-            prompt = await render(submission, route.engine, None)
+            prompt = await Renderer().render(submission, route.engine, ModelInfo(route.model))
             return self.runs.accept(submission, prompt, route, SHARE, context)
 
     @contextmanager

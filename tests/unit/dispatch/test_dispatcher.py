@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tokenwire.domain.cursor import Channel
-from tokenwire.domain.errors import Code, EngineError
+from tokenwire.domain.errors import Code, EngineError, Violation
 from tokenwire.domain.events import Continuation, Dispatched, End, FinishReason
 from tokenwire.domain.generation import Generated, Job, Piece, PromptRead
-from tokenwire.domain.request import Limits, Sampling, Stopping
+from tokenwire.domain.request import Constraint, Limits, Sampling, Stopping
 from tokenwire.engines.scripted import Cut, Emit, Fail, Pause, ScriptedEngine, Step
+from tokenwire.engines.support import Cell, Support
 from unit.dispatch.house import House, asked, engine, say, stop, text_of
 
 REFUSED = EngineError(Code.INVALID_ARGUMENT, "ENGINE_REFUSED", "no")
@@ -69,6 +70,20 @@ async def test_a_failure_is_the_run_s_end(step: Step, early: Code, lost: Code, r
     house.at_rest()
 
 
+@pytest.mark.parametrize(
+    ("constraint", "field"), [(Constraint(regex="("), "constraint"), (None, "tools")], ids=["constraint", "tools"]
+)
+@pytest.mark.asyncio
+async def test_a_grammar_that_an_engine_could_not_make_is_blamed_on_what_it_was_made_of(
+    constraint: Constraint | None, field: str
+) -> None:
+    fault = (Violation(field="constraint", description="refused by the engine"),)
+    house = House(engine(Fail(EngineError(Code.INVALID_ARGUMENT, "ENGINE_REFUSED", "no", violations=fault))))
+    end = await ended(house, constraint=constraint)
+    assert end.error is not None
+    assert [one.field for one in end.error.violations] == [field]
+
+
 @pytest.mark.asyncio
 async def test_a_stream_that_ends_before_every_choice_did_is_lost() -> None:
     end = await ended(House(engine(say("a"), say("b", 1), stop(1))), sampling=Sampling(n=2))
@@ -86,6 +101,17 @@ async def test_the_first_token_must_come_in_time_however_long_the_prompt(asked_f
     assert end.error is not None
     assert (end.error.code, end.error.reason) == (Code.DEADLINE_EXCEEDED, "FIRST_TOKEN_TIMEOUT")
     assert end.timings.completed_ms == seconds * 1000
+    house.at_rest()
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_comes_as_a_whole_has_the_run_s_own_limit_unless_asked_otherwise() -> None:
+    house = House(engine(Pause(1000), say("a"), stop()))
+    house.engine.fields = {**house.engine.fields, "prompt": Cell(Support.NATIVE, "", unary_only=True)}
+    assert (await ended(house)).error is None
+    hurried = await ended(house, limits=Limits(first_token_timeout=5.0))
+    assert hurried.error is not None
+    assert hurried.error.reason == "FIRST_TOKEN_TIMEOUT"
     house.at_rest()
 
 
@@ -128,6 +154,29 @@ async def test_an_engine_hears_its_own_default_for_tokens() -> None:
         await ended(house, stopping=Stopping(max_tokens=limit))
     assert limits == [64, 7]
     house.at_rest()
+
+
+@pytest.mark.parametrize(("limit", "heard"), [(None, 64), (80, 80), (98, 98), (99, 98), (5000, 98)])
+@pytest.mark.asyncio
+async def test_an_engine_hears_no_more_tokens_than_its_window_has_room_for(limit: int | None, heard: int) -> None:
+    jobs: list[Job] = []
+
+    def script(job: Job) -> list[Step]:
+        jobs.append(job)
+        return [stop()]
+
+    house = House(ScriptedEngine(script=script, context_window=100))
+    await ended(house, stopping=Stopping(max_tokens=limit))
+    assert jobs[0].submission.stopping.max_tokens == heard
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_filled_the_window_says_so() -> None:
+    steps = [Emit((PromptRead(prompt_tokens=2, cached_tokens=0),)), *[say("a")] * 98, stop(0, FinishReason.LENGTH)]
+    house = House(ScriptedEngine(script=lambda job: steps, context_window=100))
+    assert (await ended(house, stopping=Stopping(max_tokens=5000))).choices[0].finish_reason is (
+        FinishReason.CONTEXT_LENGTH
+    )
 
 
 @pytest.mark.asyncio

@@ -29,6 +29,16 @@ async def test_the_least_busy_of_the_engines_that_are_ready_answers() -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_engine_that_suits_the_request_goes_before_one_that_does_not() -> None:
+    a, b, c = engines()
+    fleet = Fleet([a, b, c])
+    with fleet.running(b):
+        assert (await fleet.route("m", lambda engine: engine is b)).engine is b
+    # Somebody has to refuse it by name.
+    assert (await fleet.route("m", lambda engine: False)).engine is a
+
+
+@pytest.mark.asyncio
 async def test_no_name_means_the_default_model() -> None:
     a, b, c = engines()
     assert (await Fleet([a, b, c]).route("")).model == "m"

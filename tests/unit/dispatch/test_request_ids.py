@@ -10,7 +10,8 @@ from tokenwire.dispatch.run import Run
 from tokenwire.domain.cursor import START
 from tokenwire.domain.errors import Code, EngineError, NotFoundError, TokenwireError
 from tokenwire.domain.events import End, FinishReason
-from tokenwire.domain.request import Message
+from tokenwire.domain.generation import Prompt
+from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Token
 from tokenwire.engines.scripted import Fail, Pause, ScriptedEngine, Step
 from unit.dispatch.house import House, asked, engine, say, stop, text_comes
@@ -21,16 +22,16 @@ BROKEN = EngineError(Code.UNAVAILABLE, "ENGINE_FAILED", "no", retryable=True)
 class SlowTokenizer:
     """Renders in ten seconds; fails for prompts that say so."""
 
-    async def template(self, messages: Sequence[Message]) -> str:
-        """Renders no chats."""
-        raise NotImplementedError
-
-    async def tokenize(self, text: str) -> tuple[Token, ...]:
+    async def prompt(self, submission: Submission) -> Prompt:
         """Takes its time."""
         await asyncio.sleep(10)
-        if text == "refused":
+        if submission.prompt == "refused":
             raise EngineError(Code.INVALID_ARGUMENT, "ENGINE_REFUSED", "no")
-        return (Token(1, text),)
+        return Prompt(text=submission.prompt, token_ids=(1,), tokens=1)
+
+    async def tokenize(self, text: str) -> tuple[Token, ...]:
+        """Tells no tokens."""
+        raise NotImplementedError
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Turns nothing back."""

@@ -2,11 +2,20 @@
 
 import pytest
 
-from tokenwire.dispatch.writer import Writer
+from tokenwire.dispatch.writer import EVENT_LOGPROBS, Writer
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.events import FinishReason, TokenLogprob, ToolCallHead, Usage, UsageUpdate
-from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.domain.events import FinishReason, PromptTokens, TokenLogprob, ToolCallHead, Usage, UsageUpdate
+from tokenwire.domain.generation import (
+    CallHead,
+    ChoiceDone,
+    Generated,
+    Piece,
+    PrefillProgress,
+    PromptLogprobs,
+    PromptRead,
+    Totals,
+)
 from tokenwire.journal.log import RunLog
 
 TEXT, REASONING, CALL = Channel(), Channel(0, ChannelKind.REASONING), Channel(0, ChannelKind.TOOL_CALL)
@@ -127,3 +136,77 @@ async def test_one_read_of_the_engine_wakes_the_readers_once() -> None:
     one.log.wake = lambda: woken.append(one.log.head)  # type: ignore[method-assign]
     one.write([piece("a"), piece("b"), piece("c")], 1)
     assert woken == [3]
+
+
+def test_the_prompt_comes_once_before_the_text_of_each_choice_and_is_no_token_of_it() -> None:
+    one = Writer(RunLog(), lambda: 7, 2, 3, "Say: ")
+    other = Channel(1)
+    one.write([piece("r", 9, channel=REASONING), piece("", 1), piece("a", 2), piece("b", 3, channel=other)], 1)
+    one.write([done(0, FinishReason.LENGTH), piece("c", 4, channel=other), done(1, FinishReason.LENGTH)], 1)
+    assert [text_of(one), text_of(one, REASONING), text_of(one, other)] == ["Say: a", "r", "Say: bc"]
+    log = one.log.channel(TEXT)
+    assert log is not None
+    assert list(log.tokens) == [2]
+    assert one.usage().output_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"), [(FinishReason.STOP, "Say: "), (FinishReason.ERROR, ""), (FinishReason.CANCELLED, "")]
+)
+def test_a_choice_without_text_has_its_prompt_if_the_model_ended_it(reason: FinishReason, text: str) -> None:
+    one = Writer(RunLog(), lambda: 7, 1, None, "Say: ")
+    one.write([done(0, reason)], 1)
+    assert (text_of(one), one.wrote_text) == (text, bool(text))
+
+
+def logprob(number: int, top: int) -> TokenLogprob:
+    near = tuple(TokenLogprob(token_id=one, token="", logprob=-1.0) for one in range(top))
+    return TokenLogprob(token_id=number, token="", logprob=None if number == 0 else -1.0, top=near)
+
+
+def test_the_prompts_log_probabilities_fill_as_many_events_as_they_need() -> None:
+    one = writer()
+    told = tuple(logprob(number, EVENT_LOGPROBS // 4) for number in range(10))
+    one.write([PromptLogprobs(logprobs=told)], 1)
+    events = [marked.marker for marked in one.log.markers]
+    assert all(isinstance(event, PromptTokens) for event in events)
+    parts = [event for event in events if isinstance(event, PromptTokens)]
+    assert [part.token_offset for part in parts] == [0, 3, 6, 9]
+    assert tuple(each for part in parts for each in part.logprobs) == told
+    assert one.log.size > 10 * EVENT_LOGPROBS // 4 * 100
+
+
+def test_no_log_probabilities_are_no_event() -> None:
+    one = writer()
+    one.write([PromptLogprobs(logprobs=())], 1)
+    assert one.log.markers == []
+
+
+def test_how_far_the_prompt_was_read_is_told_until_it_was_read() -> None:
+    one = writer()
+    reading = PrefillProgress(prompt_tokens=10, cached_tokens=0, done_tokens=5)
+    one.write([reading], 1)
+    assert one.prefill is reading
+    assert one.log.markers == []
+    one.write([PromptRead(prompt_tokens=10, cached_tokens=0)], 1)
+    assert one.prefill is None
+
+
+@pytest.mark.parametrize(
+    ("window", "max_tokens", "reason"),
+    [
+        (None, 9, FinishReason.LENGTH),
+        (13, 9, FinishReason.LENGTH),
+        (12, 9, FinishReason.CONTEXT_LENGTH),
+        (12, None, FinishReason.CONTEXT_LENGTH),
+        (12, 2, FinishReason.LENGTH),
+    ],
+)
+def test_a_choice_that_ended_because_the_window_was_full_says_so(
+    window: int | None, max_tokens: int | None, reason: FinishReason
+) -> None:
+    one = writer(max_tokens=max_tokens)
+    one.window = window
+    one.write([PromptRead(prompt_tokens=10, cached_tokens=0), piece("a", 1), piece("", 2)], 1)
+    one.write([done(0, FinishReason.LENGTH)], 1)
+    assert one.ends[0].finish_reason is reason

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ TOO_LONG = (Code.INVALID_ARGUMENT, "CONTEXT_LENGTH_EXCEEDED")
 NO_MODEL = (Code.NOT_FOUND, "MODEL_NOT_FOUND")
 NO_ENDPOINT = (Code.UNAVAILABLE, "UPSTREAM_PROTOCOL")
 FAILED = (Code.UNAVAILABLE, "ENGINE_FAILED")
+OVERLOADED = (Code.UNAVAILABLE, "ENGINE_OVERLOADED")
 AUTH = (Code.INTERNAL, "UPSTREAM_AUTH")
 
 # Every other capture is a refusal of the request.
@@ -35,6 +37,10 @@ EXPECTED = {
         "90-err-tokenize-unknown-model": NO_MODEL,
         "90-err-unknown-model": NO_MODEL,
         "90-err-unknown-model-chat": NO_MODEL,
+        "rust-err-broken-grammar": FAILED,
+        "rust-err-too-long": TOO_LONG,
+        "rust-err-trial": FAILED,
+        "rust-err-unknown-model": NO_MODEL,
     },
     "sglang": {
         "adm_flush_userkey": AUTH,
@@ -43,7 +49,7 @@ EXPECTED = {
         "auth_get_model_info": AUTH,
         "auth_models": AUTH,
         "auth_none": AUTH,
-        "drain_health": FAILED,
+        "drain_health": OVERLOADED,
         "err_method": NO_ENDPOINT,
         "err_sum_toolong": TOO_LONG,
         "err_toolong_chat": TOO_LONG,
@@ -54,9 +60,9 @@ EXPECTED = {
         "get_load": NO_ENDPOINT,
         "models_unknown": NO_MODEL,
         "notfound": NO_ENDPOINT,
-        "qfull_chat": FAILED,
-        "queue_4": FAILED,
-        "queue_5": FAILED,
+        "qfull_chat": OVERLOADED,
+        "queue_4": OVERLOADED,
+        "queue_5": OVERLOADED,
         "version": NO_ENDPOINT,
     },
     "llama-cpp": {
@@ -84,7 +90,7 @@ def test_every_expectation_is_of_a_capture() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("qfull_cmpl_stream.txt", FAILED),
+        ("qfull_cmpl_stream.txt", OVERLOADED),
         ("err_temp_neg_stream.txt", REFUSED),
         ("err_toolong_generate_stream.txt", TOO_LONG),
     ],
@@ -103,7 +109,7 @@ def test_every_captured_error_in_a_stream_has_its_code_and_reason(name: str, exp
         ({"message": "Internal server error", "type": "server_error", "param": None, "code": "server_error"}, FAILED),
         ({"message": "Invalid grammar", "type": "BadRequestError", "param": None, "code": 400}, REFUSED),
         ({"message": "n must be 1", "type": "invalid_request_error", "param": "n", "code": "bad"}, REFUSED),
-        ({"message": "x", "code": "503"}, FAILED),
+        ({"message": "x", "code": "503"}, OVERLOADED),
         ({"message": "x", "code": "429"}, (Code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED")),
         ({"message": "x", "code": True}, FAILED),
         ({"message": "CUDA out of memory"}, (Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY")),
@@ -134,7 +140,7 @@ def test_an_error_in_a_stream_counts_by_its_own_code(error: object, expected: tu
         (500, FAILED),
         (501, REFUSED),
         (502, FAILED),
-        (503, FAILED),
+        (503, OVERLOADED),
         (504, FAILED),
         (529, FAILED),
     ],
@@ -144,6 +150,39 @@ def test_a_status_alone_decides_where_the_body_says_nothing(status: int, expecte
         error = refusal(status, body, wait=7.0)
         assert (error.code, error.reason) == expected
         assert error.retry_after == (7.0 if error.retryable else None)
+
+
+# vLLM's Rust front end names most parameters in words alone.
+NAMED = {
+    "n": "sampling.n",
+    "beam": "sampling.beam_search.width",
+    "length-penalty": "sampling.beam_search.length_penalty",
+    "logprobs-all": "output.logprobs",
+    "chat-logprobs-99": "output.logprobs",
+    "prompt-logprobs-99": "output.prompt_logprobs",
+    "temperature": "sampling.temperature",
+    "top-k": "sampling.top_k",
+    "min-tokens": "stopping.min_tokens",
+    "stop": "stopping.stop",
+    "prompt-ids": "prompt",
+    "logit-bias": "sampling.logit_bias",
+    "given-ids": "output.logprobs.token_ids",
+    "stop-ids": "stopping.stop_token_ids",
+}
+
+
+@pytest.mark.parametrize(("name", "field"), NAMED.items())
+def test_a_parameter_that_is_named_in_words_is_named_as_our_field(name: str, field: str) -> None:
+    status, body = captures.errors("vllm")[f"rust-err-{name}"]
+    assert [violation.field for violation in refusal(status, body).violations] == [field]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["bad stop: 'temperature must be in'", "canary must be in", "in stop: Validation error", "not requested n of 4"],
+)
+def test_words_in_the_middle_name_nothing(message: str) -> None:
+    assert refusal(400, json.dumps({"error": {"message": message}}).encode()).violations == ()
 
 
 def test_the_engines_numbers_are_told() -> None:
@@ -265,3 +304,58 @@ def test_any_retry_after_gives_seconds_within_bounds(value: str) -> None:
 def test_what_breaks_on_the_way_may_be_tried_again(make: Callable[[], EngineError]) -> None:
     error = make()
     assert (error.code, error.retryable, error.retry_after) == (Code.UNAVAILABLE, True, 1.0)
+
+
+def json_bytes(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+WINDOWS = {
+    "vLLM": "This model's maximum context length is 4096 tokens. However, your prompt contains 5000 input tokens, which"
+    " exceeds this limit even without any output tokens. (parameter=input_tokens, value=5000)",
+    "vLLM, of a text": "This model's maximum context length is 4096 tokens. However, your prompt contains at least 5000"
+    " input tokens.",
+    "vLLM's Rust front end": "this model's maximum context length is 4096 tokens, but the prompt contains 5000 input"
+    " tokens",
+    "SGLang": "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+    "SGLang, with the answer": "Requested token count exceeds the model's maximum context length of 4096 tokens. You"
+    " requested a total of 5000 tokens: 4000 tokens from the input messages and 1000 for the completion.",
+    "llama.cpp": "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it",
+}
+
+
+@pytest.mark.parametrize("message", WINDOWS.values(), ids=WINDOWS.keys())
+def test_the_window_and_what_did_not_fit_are_read_out_of_a_sentence(message: str) -> None:
+    error = refusal(400, json_bytes({"error": {"message": message, "type": "BadRequestError", "code": 400}}))
+    assert (error.code, error.reason) == TOO_LONG
+    assert error.metadata == {"limit": "4096", "got": "5000"}
+
+
+def test_a_number_that_is_not_told_is_left_out() -> None:
+    error = refusal(400, b'{"error": {"message": "over the context window"}}')
+    assert ((error.code, error.reason), error.metadata) == (TOO_LONG, {})
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. Tried to", "torch.OutOfMemoryError", "KV cache is full"])
+def test_an_engine_out_of_memory_says_so(words: str) -> None:
+    error = refusal(500, json_bytes({"error": {"message": words}}))
+    assert (error.code, error.reason, error.retryable) == (Code.RESOURCE_EXHAUSTED, "ENGINE_OUT_OF_MEMORY", True)
+
+
+GRAMMARS = {
+    "vLLM, schema": "Failed to transform json schema into a grammar: [10:23:00] <path>:4944: Type should be a string",
+    "vLLM, regex": "Failed to transform regex into a grammar: Regex parsing error at position 3",
+    "vLLM, grammar": "Invalid grammar specification.",
+    "SGLang": "Failed to compile regex grammar: Regex parsing error at position 3",
+    "llama.cpp": "Failed to initialize samplers: failed to parse grammar",
+}
+
+
+@pytest.mark.parametrize("message", GRAMMARS.values(), ids=GRAMMARS.keys())
+def test_a_grammar_that_an_engine_cannot_make_is_the_constraint_s_fault(message: str) -> None:
+    for error in (
+        refusal(400, json_bytes({"error": {"message": message}})),
+        in_stream({"message": message, "type": "BadRequestError", "param": None, "code": 400}),
+    ):
+        assert (error.code, error.reason) == REFUSED
+        assert [one.field for one in error.violations] == ["constraint"]

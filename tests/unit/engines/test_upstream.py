@@ -99,6 +99,12 @@ async def test_plain_replies_are_decoded() -> None:
 
 
 @pytest.mark.asyncio
+async def test_text_is_returned_as_it_is() -> None:
+    async with _upstream(always(reply(200, "a é\n".encode(), content_type="text/plain"))) as (upstream, _):
+        assert await upstream.text("/metrics") == "a é\n"
+
+
+@pytest.mark.asyncio
 async def test_an_empty_reply_is_none() -> None:
     async with _upstream(always(reply(200, b""))) as (upstream, _):
         assert await upstream.get("/health") is None
@@ -254,6 +260,24 @@ async def test_a_plain_reply_that_only_trickles_is_given_up() -> None:
         error = await _refused(upstream.get("/v1/models"))
         assert (error.code, error.reason, error.retryable) == (Code.UNAVAILABLE, "ENGINE_SILENT", True)
         await server.until_open(0)
+
+
+@pytest.mark.asyncio
+async def test_a_whole_answer_of_a_model_may_take_its_time() -> None:
+    patient: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.path == "/patient":
+            await patient
+            await exchange.write(reply(200, b"1"))
+        else:
+            await exchange.hung_up()
+
+    async with _upstream(script, reply_timeout=0.05) as (upstream, _):
+        whole = asyncio.create_task(upstream.post("/patient", BODY, patient=True))
+        assert (await _refused(upstream.post("/hasty", BODY))).reason == "ENGINE_SILENT"
+        patient.set_result(None)
+        assert await whole == 1
 
 
 @pytest.mark.asyncio

@@ -10,8 +10,8 @@ from tokenwire.domain.cursor import ChannelKind
 from tokenwire.domain.errors import Code
 from tokenwire.domain.events import Continuation, DetachReason, FinishReason, Phase
 from tokenwire.domain.request import BufferingMode, FailoverPolicy, ReasoningEffort, Role, SamplingPreset, ToolMode
-from tokenwire.engines.engine import Support
 from tokenwire.engines.status import EngineState
+from tokenwire.engines.support import Support
 from tokenwire.rpc.methods import reflection_pool
 from tokenwire.v1 import (
     cursor_pb2,

@@ -17,7 +17,7 @@ from tokenwire.v1.cursor_pb2 import CHANNEL_KIND_TOOL_CALL, ChannelOffset
 
 CALL = Channel(1, ChannelKind.TOOL_CALL, 2)
 LOGPROB = events.TokenLogprob(token_id=4, token="t", logprob=-0.5)
-TOP = events.TokenLogprob(token_id=3, token="s", logprob=-0.25, top=(LOGPROB,))
+TOP = events.TokenLogprob(token_id=3, token="s", logprob=-0.25, top=(LOGPROB,), given=(LOGPROB,))
 USAGE = events.Usage(prompt_tokens=1, cached_tokens=2, output_tokens=3, reasoning_tokens=4)
 TIMINGS = events.Timings(
     queued_ms=1,
@@ -61,6 +61,7 @@ SAMPLES: list[events.Event] = [
     delta(CALL),
     events.ToolCallHead(channel=CALL, id="i", name="n"),
     events.UsageUpdate(attempt=2, usage=USAGE),
+    events.PromptTokens(token_offset=3, logprobs=(TOP,)),
     ended("stop"),
     ended(12),
     events.Progress(

@@ -23,7 +23,10 @@ from tokenwire.domain.request import (
     Submission,
 )
 from tokenwire.engines.status import EngineState, ModelInfo
-from tokenwire.rpc.submission import LOGPROB_BYTES, RUN_BYTES, TOKEN_BYTES, UNKNOWN_TOKENS, Loading, Submitter
+from tokenwire.engines.support import Cell, N, Support
+from tokenwire.render.renderer import Renderer
+from tokenwire.rpc.share import LOGPROB_BYTES, RUN_BYTES, TOKEN_BYTES, UNKNOWN_TOKENS, UNKNOWN_VOCABULARY
+from tokenwire.rpc.submission import Loading, Submitter
 from tokenwire.transport.call import Call, Kind
 from unit.dispatch.house import House, asked, engine, say, stop
 
@@ -61,7 +64,7 @@ class Front:
     def __init__(self, **fields: Any) -> None:
         self.house = House(engine(say("one"), stop()), **fields)
         self.status = self.house.engine.status
-        self._submitter = Submitter(self.house.fleet, self.house.runs, Loading(limit=10.0))
+        self._submitter = Submitter(self.house.fleet, self.house.runs, Renderer(), Loading(limit=10.0))
 
     async def submit(self, submission: Submission, call: StubCall | None = None) -> Run:
         """Submits, and waits for the run's end."""
@@ -75,7 +78,7 @@ class Front:
 
 
 REFUSED: dict[str, tuple[Submission, str]] = {
-    "a field that the engine lacks": (asked(sampling=Sampling(top_k=0)), "sampling.top_k"),
+    "a field that the engine lacks": (asked(sampling=Sampling(top_k=1)), "sampling.top_k"),
     "log probabilities": (Submission(prompt="a", output=Output(logprobs=Logprobs(top_n=1))), "output.logprobs.top_n"),
     "another engine on failure": (asked(failover=FailoverPolicy.CONTINUE), "run.failover"),
     "fewer tokens than asked for": (asked(limits=Limits(allow_partial=True)), "limits.allow_partial"),
@@ -92,6 +95,33 @@ async def test_what_is_refused_is_named_and_makes_no_run(submission: Submission,
     with pytest.raises(InvalidRequestError) as caught:
         await front.submit(submission)
     assert [violation.field for violation in caught.value.violations] == [field]
+    assert front.made_nothing()
+
+
+@pytest.mark.asyncio
+async def test_what_an_engine_answers_as_a_whole_is_refused_to_a_stream_and_given_to_a_unary_call() -> None:
+    front = Front()
+    front.house.engine.fields = {**front.house.engine.fields, "sampling.top_k": Cell(Support.NATIVE, "", True)}
+    submission = asked(sampling=Sampling(top_k=1))
+    with pytest.raises(InvalidRequestError) as caught:
+        await front.submit(submission)
+    assert (caught.value.reason, caught.value.violations[0].field) == ("FEATURE_UNSUPPORTED", "sampling.top_k")
+    assert "unary" in caught.value.message
+    assert front.made_nothing()
+    assert (await front.submit(submission, StubCall(front.house.context, Kind.UNARY))).error is None
+
+
+@pytest.mark.asyncio
+async def test_an_engine_refuses_values_before_there_is_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    front = Front()
+
+    def vet(submission: Submission) -> None:
+        raise InvalidRequestError("sampling.n", "too many")
+
+    monkeypatch.setattr(front.house.engine, "vet", vet)
+    with pytest.raises(InvalidRequestError) as caught:
+        await front.submit(asked())
+    assert caught.value.violations[0].field == "sampling.n"
     assert front.made_nothing()
 
 
@@ -132,6 +162,13 @@ async def test_a_unary_call_waits_without_a_word_and_a_model_that_loads_for_too_
     assert front.made_nothing()
 
 
+LOGPROBS = (
+    "output.logprobs.top_n",
+    "output.logprobs.token_ids",
+    "output.logprobs.all",
+    "output.prompt_logprobs.top_n",
+    "output.echo",
+)
 SHARES: dict[str, tuple[Submission, int | None, int]] = {
     "as asked for": (asked(stopping=Stopping(max_tokens=100)), 64, 100 * TOKEN_BYTES),
     "for each choice": (asked(sampling=Sampling(n=3)), 64, 3 * 64 * TOKEN_BYTES),
@@ -141,16 +178,36 @@ SHARES: dict[str, tuple[Submission, int | None, int]] = {
         64,
         64 * (TOKEN_BYTES + 5 * LOGPROB_BYTES),
     ),
+    "with log probabilities of given tokens": (
+        Submission(prompt="a", output=Output(logprobs=Logprobs(token_ids=(1, 2, 3)))),
+        64,
+        64 * (TOKEN_BYTES + 4 * LOGPROB_BYTES),
+    ),
+    "with all log probabilities": (
+        Submission(prompt="a", stopping=Stopping(max_tokens=1), output=Output(logprobs=Logprobs(all=True))),
+        64,
+        TOKEN_BYTES + UNKNOWN_VOCABULARY * LOGPROB_BYTES,
+    ),
+    "with the prompt's log probabilities": (
+        Submission(prompt="abc", output=Output(prompt_logprobs=Logprobs(top_n=1))),
+        64,
+        64 * TOKEN_BYTES + 3 * 2 * LOGPROB_BYTES,
+    ),
+    "with the prompt before each choice": (
+        Submission(prompt="abc", sampling=Sampling(n=2), output=Output(echo=True)),
+        64,
+        2 * (64 * TOKEN_BYTES + 4 * 3),
+    ),
 }
 
 
 @pytest.mark.parametrize(("submission", "default", "share"), SHARES.values(), ids=SHARES.keys())
 @pytest.mark.asyncio
 async def test_a_run_reserves_what_its_answer_may_need(submission: Submission, default: int | None, share: int) -> None:
-    front = Front()
+    front = Front(journal_bytes=10**9)
     one = front.house.engine
     one.default_max_tokens = default
-    one.fields = {**one.fields, "output.logprobs.top_n": next(iter(one.fields.values()))}
+    one.fields = {**one.fields, **dict.fromkeys(LOGPROBS, N)}
     prompt = 3 * len(submission.prompt or "")
     assert (await front.submit(submission)).share == RUN_BYTES + prompt + share
 

@@ -7,18 +7,22 @@ from pathlib import Path
 from random import Random
 
 from tokenwire.domain.context import Clock
-from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
+from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.generation import Generated, Job
-from tokenwire.engines.engine import Support, Tokenizer
+from tokenwire.domain.request import Submission
+from tokenwire.engines.engine import Tokenizer
 from tokenwire.engines.failure import cut
 from tokenwire.engines.llamacpp.answer import Answer
 from tokenwire.engines.llamacpp.connection import Connection
+from tokenwire.engines.llamacpp.limits import check_request, check_tokens
 from tokenwire.engines.llamacpp.model import SMOLLM2, ModelFile, Progress, fetch, user_model
 from tokenwire.engines.llamacpp.process import Process, Ready, child_command
+from tokenwire.engines.llamacpp.shape import shape_of
 from tokenwire.engines.llamacpp.supervisor import Supervisor
 from tokenwire.engines.llamacpp.tokenizer import LlamaCppTokenizer
-from tokenwire.engines.llamacpp.wire import FIELDS, request_body
+from tokenwire.engines.llamacpp.wire import request_body
 from tokenwire.engines.status import EngineState, ModelInfo, Status
+from tokenwire.engines.support import Cell, column
 
 # What suits the bundled model: above this it loses the thread, and without a penalty it goes round in circles.
 BUNDLED_SAMPLING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "repeat_penalty": 1.1}
@@ -51,7 +55,8 @@ class LlamaCppEngine:
     """
 
     kind = "llamacpp"
-    fields: Mapping[str, Support] = FIELDS
+    takes_ids = True
+    fields: Mapping[str, Cell] = column(kind)
     default_max_tokens: int | None = 256
 
     def __init__(
@@ -121,23 +126,34 @@ class LlamaCppEngine:
         finally:
             await self._disconnect()
 
+    def vet(self, submission: Submission) -> None:
+        """Refuses more choices than slots, what is no grammar, and what the model lacks as far as it is known."""
+        check_request(submission, self._slots)
+        connection = self._connection
+        if connection is not None:
+            check_tokens(submission, connection.vocabulary)
+            connection.template.check_effort(submission.reasoning)
+
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Yields what the child writes, one list a read. Closing the generator frees the slots."""
         submission = job.submission
-        if submission.n > self._slots:
-            raise InvalidRequestError(
-                "sampling.n",
-                f"must be at most {self._slots}, the number of slots",
-                metadata={"limit": str(self._slots), "got": str(submission.n)},
-            )
         assert self.default_max_tokens is not None
-        body = request_body(job, self._base, self.default_max_tokens, self._context)
         connection = self._connected()
-        connection.check_ids(job.prompt.token_ids, "prompt_ids")
-        connection.check_ids([token for token, _ in submission.sampling.logit_bias], "sampling.logit_bias")
-        if submission.constraint is not None and submission.constraint.json_schema is not None:
-            await connection.check_schema(body["json_schema"])
-        answer = Answer(submission, body["n_predict"], connection)
+        # The model was not known when the request was vetted, or is another one now.
+        check_tokens(submission, connection.vocabulary)
+        shape = shape_of(submission, job.prompt.text, connection.template, job.run_id)
+        grammar = shape.grammar
+        if grammar is not None:
+            await connection.check_grammar(grammar)
+        body = request_body(
+            job,
+            self._base,
+            self.default_max_tokens,
+            self._context,
+            grammar=grammar.text(connection.end_id) if grammar is not None else None,
+            vocabulary=connection.vocabulary,
+        )
+        answer = Answer(job, body["n_predict"], connection, shape.layout)
         async with aclosing(connection.upstream.events("/completion", body)) as reads:
             async for payloads in reads:
                 self._answered(connection)
@@ -190,7 +206,7 @@ class LlamaCppEngine:
             await connection.close()
             raise
         self._connection = connection
-        return (ModelInfo(ready.model, ready.ctx_per_slot),)
+        return (ModelInfo(ready.model, ready.ctx_per_slot, connection.vocabulary),)
 
     def _connected(self) -> Connection:
         connection = self._connection

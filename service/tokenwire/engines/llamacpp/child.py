@@ -23,6 +23,7 @@ EXIT_SERVER = 5
 # llama.cpp takes one blocking thread for each stream that lives; the rest is for short requests beside them.
 _SPARE_HTTP_THREADS = 16
 _PROMPT_CACHE_MIB = 256
+_BATCH_TOKENS = 512
 # What the child may grow by once it is ready. A GBNF grammar of one line, such as root ::= "a"{5,2}, makes llama.cpp
 # take all memory there is; with a limit it refuses the grammar.
 _GROWTH_BYTES = 1 << 30
@@ -91,6 +92,9 @@ def _parameters(params: Any, options: argparse.Namespace, key: str) -> Any:
     params.n_ctx = options.context_per_slot * options.slots
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
+    # Tokens of a prompt that are read at once: progress is told in such steps, and other streams wait so long. It is no
+    # slower than with llama.cpp's own 2048.
+    params.n_batch = _BATCH_TOKENS
     params.n_gpu_layers = 0
     # Would shrink the window to what it takes for free memory.
     params.fit_params = False

@@ -5,38 +5,10 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.generation import Job
-from tokenwire.domain.request import Constraint, Sampling
-from tokenwire.engines.engine import Support
+from tokenwire.domain.request import Logprobs, Sampling
 from tokenwire.engines.failure import garbled
 from tokenwire.engines.presets import temperature_and_top_p
-
-FIELDS: Mapping[str, Support] = {
-    "prompt": Support.NATIVE,
-    "prompt_ids": Support.NATIVE,
-    "messages": Support.NATIVE,
-    "sampling.preset": Support.TRANSLATED,
-    "sampling.temperature": Support.NATIVE,
-    "sampling.top_p": Support.NATIVE,
-    "sampling.top_k": Support.NATIVE,
-    "sampling.min_p": Support.NATIVE,
-    "sampling.repetition_penalty": Support.NATIVE,
-    "sampling.presence_penalty": Support.NATIVE,
-    "sampling.frequency_penalty": Support.NATIVE,
-    "sampling.seed": Support.NATIVE,
-    "sampling.logit_bias": Support.NATIVE,
-    "sampling.n": Support.NATIVE,
-    "stopping.max_tokens": Support.NATIVE,
-    "stopping.stop": Support.NATIVE,
-    "stopping.ignore_eos": Support.NATIVE,
-    "constraint.json_schema": Support.NATIVE,
-    "constraint.json_object": Support.TRANSLATED,
-    "constraint.grammar": Support.NATIVE,
-    "constraint.choice": Support.TRANSLATED,
-    "output.logprobs.top_n": Support.NATIVE,
-    "kv.bypass": Support.NATIVE,
-}
 
 
 class Progress(msgspec.Struct):
@@ -91,7 +63,15 @@ class Event(msgspec.Struct):
     error: Any = None
 
 
-def request_body(job: Job, base: Mapping[str, float], max_tokens: int, window: int) -> dict[str, Any]:
+def request_body(
+    job: Job,
+    base: Mapping[str, float],
+    max_tokens: int,
+    window: int,
+    *,
+    grammar: str | None = None,
+    vocabulary: int = 0,
+) -> dict[str, Any]:
     """Returns the body of a streamed completion.
 
     Args:
@@ -99,8 +79,8 @@ def request_body(job: Job, base: Mapping[str, float], max_tokens: int, window: i
         base: sampling values for fields that the request does not set.
         max_tokens: the limit of the answer if the request has none.
         window: tokens of prompt and answer that fit.
-
-    Raises InvalidRequestError, naming the field, for what llama.cpp would misunderstand in silence.
+        grammar: what the answer is held to, in place of the request's own grammar.
+        vocabulary: how many tokens the model has.
     """
     submission = job.submission
     stopping = submission.stopping
@@ -117,12 +97,20 @@ def request_body(job: Job, base: Mapping[str, float], max_tokens: int, window: i
         body["stop"] = list(stopping.stop)
     if stopping.ignore_eos:
         body["ignore_eos"] = True
-    if submission.constraint is not None:
-        body.update(_constraint(submission.constraint))
-    if submission.output.logprobs is not None:
+    if grammar is None and submission.constraint is not None:
+        grammar = submission.constraint.grammar
+    if grammar is not None:
+        body["grammar"] = grammar
+    logprobs = submission.output.logprobs
+    if logprobs is not None:
         # 0 would turn them off.
-        body["n_probs"] = max(1, submission.output.logprobs.top_n or 0)
+        body["n_probs"] = vocabulary if wants_all(logprobs) else max(1, logprobs.top_n or 0)
     return body
+
+
+def wants_all(logprobs: Logprobs) -> bool:
+    """Returns whether llama.cpp must tell every token's log probability: it tells the most probable ones alone."""
+    return bool(logprobs.all or logprobs.token_ids)
 
 
 def decode_event(payload: bytes) -> Event:
@@ -165,36 +153,3 @@ def _sampling(sampling: Sampling, base: Mapping[str, float], window: int) -> dic
     if sampling.logit_bias:
         values["logit_bias"] = [[token_id, bias] for token_id, bias in sampling.logit_bias]
     return values
-
-
-def _constraint(constraint: Constraint) -> dict[str, Any]:
-    if constraint.json_schema is not None:
-        return {"json_schema": _schema(constraint.json_schema)}
-    if constraint.grammar is not None:
-        # Errors of llguidance's own notation are not told: the answer would be free of any constraint.
-        if constraint.grammar.lstrip().startswith("%llguidance"):
-            raise InvalidRequestError("constraint.grammar", "must be in GBNF notation")
-        return {"grammar": constraint.grammar}
-    if constraint.choice:
-        return {"grammar": "root ::= " + " | ".join(map(_literal, constraint.choice))}
-    if constraint.json_object:
-        return {"json_schema": {"type": "object"}}
-    return {}
-
-
-def _schema(text: str) -> dict[str, Any]:
-    try:
-        schema = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise InvalidRequestError("constraint.json_schema", "is not JSON") from error
-    if not isinstance(schema, dict):
-        raise InvalidRequestError("constraint.json_schema", "is not a JSON object")
-    return schema
-
-
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _literal(text: str) -> str:
-    """Returns a text as a literal of a GBNF grammar."""
-    return '"' + "".join(_ESCAPES.get(one) or (one if one >= " " else f"\\x{ord(one):02x}") for one in text) + '"'

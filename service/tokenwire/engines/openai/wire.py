@@ -6,6 +6,7 @@ import msgspec
 
 # gc=False: these hold no cycles, and one comes with every token.
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 class Function(msgspec.Struct, gc=False):
@@ -33,17 +34,22 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    """One choice of a chunk: `text` of a completion, `delta` of a chat.
+    """One choice of a chunk: `text` of a completion, `delta` of a chat, `message` of a chat that is told as a whole.
 
-    What made it stop is `stop_reason` to vLLM and `matched_stop` to SGLang: a stop string, or ids of tokens.
+    What made it stop is `stop_reason` to vLLM and `matched_stop` to SGLang: a stop string, or ids of tokens. Token ids
+    are vLLM's. Log probabilities are read only where they were asked for, as servers send odd things there.
     """
 
     index: _Count = 0
     text: str | None = None
     delta: Delta | None = None
+    message: Delta | None = None
     finish_reason: str | None = None
     stop_reason: str | int | list[int] | None = None
     matched_stop: str | int | list[int] | None = None
+    token_ids: list[_TokenId] | None = None
+    prompt_token_ids: list[_TokenId] | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
 
 
 class PromptDetails(msgspec.Struct, gc=False):
@@ -69,10 +75,11 @@ class Usage(msgspec.Struct, gc=False):
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """One event of a stream. An `error`, under a 200, ends it."""
+    """One event of a stream, or a whole answer. An `error`, under a 200, ends it."""
 
     choices: list[Choice] | None = None
     usage: Usage | None = None
+    prompt_token_ids: list[_TokenId] | None = None
     error: Any = None
 
 
@@ -84,9 +91,10 @@ class ModelMeta(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """A model of /v1/models; `max_model_len` is vLLM's and SGLang's."""
+    """A model of /v1/models; `max_model_len` is vLLM's and SGLang's. vLLM's front ends name themselves as owners."""
 
     id: str
+    owned_by: str | None = None
     max_model_len: int | None = None
     meta: ModelMeta | None = None
 

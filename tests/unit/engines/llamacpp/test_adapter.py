@@ -3,17 +3,19 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tokenwire.domain.context import Clock
-from tokenwire.domain.errors import Code, EngineError
+from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt
-from tokenwire.domain.request import Sampling, Stopping, Submission
+from tokenwire.domain.request import Message, ReasoningEffort, Role, Sampling, Stopping, Submission
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.engines.llamacpp.connection import Connection
+from tokenwire.engines.llamacpp.template import ChatTemplate
 from tokenwire.engines.status import EngineState
 from unit.engines import captures
 from unit.engines.scripted_http import (
@@ -57,8 +59,8 @@ def stream(*events: bytes) -> bytes:
     return STREAM_HEAD + b"".join(chunk(event) for event in events) + LAST_CHUNK
 
 
-async def collect(engine: LlamaCppEngine, into: list[Generated]) -> None:
-    async with aclosing(engine.generate(TWO_CHOICES)) as batches:
+async def collect(engine: LlamaCppEngine, into: list[Generated], job: Job = TWO_CHOICES) -> None:
+    async with aclosing(engine.generate(job)) as batches:
         async for batch in batches:
             into += batch
 
@@ -115,3 +117,46 @@ async def test_a_check_that_fails_makes_the_engine_unavailable_until_it_answers(
         await engine.check()
         await collect(engine, [])
         assert states == [EngineState.READY, EngineState.UNAVAILABLE, EngineState.READY]
+
+
+@pytest.mark.asyncio
+async def test_a_request_is_vetted_by_what_is_known_of_the_model(tmp_path: Path) -> None:
+    thinking = Submission(messages=(Message(role=Role.USER, content="a"),), reasoning=ReasoningEffort.NONE)
+    unknown_stop = Submission(prompt="a", stopping=Stopping(stop_token_ids=(50_000,)))
+    async with engine_on(always(b""), tmp_path) as (engine, _):
+        assert engine._connection is not None
+        engine._connection.template = ChatTemplate(thinks=True)
+        refused: list[str] = []
+        for submission in (thinking, unknown_stop, Submission(prompt="a", sampling=Sampling(n=99))):
+            with pytest.raises(InvalidRequestError) as caught:
+                engine.vet(submission)
+            refused.append(caught.value.violations[0].field)
+        assert refused == ["reasoning.effort", "stopping.stop_token_ids", "sampling.n"]
+
+
+@pytest.mark.asyncio
+async def test_before_there_is_a_child_only_what_no_child_takes_is_refused(tmp_path: Path) -> None:
+    clock = Clock(monotonic=time.monotonic, wall=time.time)
+    engine = LlamaCppEngine(name="x", cache_dir=tmp_path, log_dir=tmp_path, clock=clock, rng=Random(1))
+    engine.vet(Submission(prompt="a", stopping=Stopping(stop_token_ids=(50_000,))))
+    with pytest.raises(InvalidRequestError):
+        engine.vet(Submission(prompt="a", sampling=Sampling(n=99)))
+    await engine.close()
+
+
+@pytest.mark.asyncio
+async def test_a_stop_token_closes_the_stream_though_the_engine_writes_on(tmp_path: Path) -> None:
+    async def script(exchange: Exchange) -> None:
+        if exchange.path == "/detokenize":
+            await exchange.write(reply(200, b'{"content":" of"}'))
+        else:
+            await exchange.write(STREAM_HEAD + chunk(b"".join(EVENTS[:-1])))
+            await exchange.hung_up()
+
+    stopping = Stopping(max_tokens=4, stop_token_ids=(1005, 282))
+    job = replace(TWO_CHOICES, submission=replace(TWO_CHOICES.submission, stopping=stopping))
+    async with engine_on(script, tmp_path) as (engine, server):
+        generated: list[Generated] = []
+        await collect(engine, generated, job)
+        assert [item.matched_stop for item in generated if isinstance(item, ChoiceDone)] == [282, 1005]
+        await server.until_open(1)

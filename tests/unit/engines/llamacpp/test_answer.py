@@ -1,84 +1,31 @@
 """From llama.cpp's events to pieces, replayed from captures."""
 
-import random
-from collections.abc import Sequence
-
 import pytest
 
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.events import FinishReason
-from tokenwire.domain.generation import ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.domain.generation import ChoiceDone, Generated, PrefillProgress, PromptRead, Totals
 from tokenwire.domain.request import Logprobs, Output, Sampling, Stopping, Submission
-from tokenwire.engines.llamacpp.answer import Answer
-from tokenwire.engines.sse import EventSplitter
+from tokenwire.engines.framing import EventSplitter
 from unit.engines import captures
-
-# The ids of these characters in the captures' vocabulary; é has an id for each of its bytes in that answer.
-EMOJI_IDS = {"🦜": (10813, 116, 246), "☃": (173, 242, 221), "é": (142, 119)}
-
-
-class FakeVocabulary:
-    """Knows the tokens of some texts; counts what it is asked."""
-
-    def __init__(self, ids: dict[str, tuple[int, ...]] | None = None) -> None:
-        self.known = ids or {}
-        self.asked: list[str] = []
-
-    async def ids(self, text: str) -> tuple[int, ...]:
-        self.asked.append(text)
-        return self.known.get(text, ())
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        texts = {40: "8", 1: "<|im_start|>"}
-        return "".join(texts[one] for one in token_ids)
-
-    async def name(self, token_id: int) -> str:
-        return f"<{token_id}>"
-
-
-async def replay(
-    name: str,
-    submission: Submission,
-    max_tokens: int,
-    vocabulary: FakeVocabulary | None = None,
-    seed: int = 0,
-) -> list[Generated]:
-    """Reads a capture in cuts at random bytes."""
-    rng = random.Random(seed)
-    stream = captures.body("llama-cpp", name)
-    answer = Answer(submission, max_tokens, vocabulary or FakeVocabulary())
-    splitter = EventSplitter()
-    batch: list[Generated] = []
-    while stream:
-        size = rng.randint(1, 200)
-        await answer.read(splitter.feed(stream[:size]), batch)
-        stream = stream[size:]
-    assert answer.done
-    assert not splitter.unfinished
-    return batch
-
-
-def pieces(batch: list[Generated], choice: int = 0) -> list[Piece]:
-    return [item for item in batch if isinstance(item, Piece) and item.channel.choice == choice]
-
-
-def text(batch: list[Generated], choice: int = 0) -> str:
-    return "".join(piece.text for piece in pieces(batch, choice))
-
-
-def ids(batch: list[Generated], choice: int = 0) -> list[int]:
-    return [one for piece in pieces(batch, choice) for one in piece.token_ids]
-
-
-def done(batch: list[Generated]) -> dict[int, ChoiceDone]:
-    return {item.choice: item for item in batch if isinstance(item, ChoiceDone)}
+from unit.engines.llamacpp.replay import (
+    EMOJI_IDS,
+    PROMPT_IDS,
+    FakeVocabulary,
+    answer_to,
+    done,
+    ids,
+    pieces,
+    replay,
+    text,
+)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_stream_reads_the_same_in_any_cut(seed: int) -> None:
     batch = await replay("03-completion-native-stream.txt", Submission(), 5, seed=seed)
-    assert batch[0] == PromptRead(prompt_tokens=5, cached_tokens=4)
+    assert batch[0] == PromptRead(prompt_tokens=5, cached_tokens=4, token_ids=PROMPT_IDS)
     assert text(batch) == " Paris.\n\nThe"
     assert ids(batch) == [7042, 30, 198, 198, 504]
     assert [piece.token_count for piece in pieces(batch)] == [1] * 5
@@ -91,8 +38,10 @@ async def test_a_stream_reads_the_same_in_any_cut(seed: int) -> None:
 @pytest.mark.asyncio
 async def test_two_choices_in_one_stream_are_told_apart_and_share_one_prompt() -> None:
     batch = await replay("native-n2-progress.txt", Submission(sampling=Sampling(n=2)), 4)
-    assert [item for item in batch if isinstance(item, PromptRead)] == [PromptRead(prompt_tokens=2, cached_tokens=0)]
-    assert isinstance(batch[0], PromptRead)
+    assert [item for item in batch if isinstance(item, PromptRead)] == [
+        PromptRead(prompt_tokens=2, cached_tokens=0, token_ids=PROMPT_IDS)
+    ]
+    assert [type(item) for item in batch[:2]] == [PrefillProgress, PromptRead]
     assert (text(batch, 0), text(batch, 1)) == ("ized language is to", " of Ireland.\n")
     assert (ids(batch, 0), ids(batch, 1)) == ([1005, 1789, 314, 288], [282, 7597, 30, 198])
     assert done(batch).keys() == {0, 1}
@@ -125,7 +74,7 @@ async def test_log_probabilities_are_of_the_token_and_not_of_the_text_it_came_wi
     asked = Submission(output=Output(logprobs=Logprobs(top_n=1)))
     batch = await replay("native-emoji-logprobs.txt", asked, 20, FakeVocabulary(EMOJI_IDS))
     first = pieces(batch)[0].logprobs
-    assert [(one.token_id, one.token, round(one.logprob, 4)) for one in first] == [(246, "<246>", -2.6533)]
+    assert [(one.token_id, one.token, round(one.logprob or 0, 4)) for one in first] == [(246, "<246>", -2.6533)]
     assert [(one.token_id, one.token) for one in first[0].top] == [(130, "\ufffd")]
 
 
@@ -147,7 +96,7 @@ async def test_text_held_back_as_half_a_stop_string_is_not_lost_at_the_limit() -
 
 @pytest.mark.asyncio
 async def test_a_special_token_before_the_limit_is_not_taken_for_held_text() -> None:
-    answer = Answer(Submission(stopping=Stopping(stop=("x",))), 1, FakeVocabulary())
+    answer = answer_to(Submission(stopping=Stopping(stop=("x",))), 1)
     batch: list[Generated] = []
     special = b'{"content":"","tokens":[1],"stop":false,"tokens_predicted":1,"tokens_evaluated":2}'
     end = b'{"content":"","tokens":[],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":2}'
@@ -181,7 +130,7 @@ async def test_tokens_of_a_character_that_the_limit_cut_off_are_counted() -> Non
 
 @pytest.mark.asyncio
 async def test_text_that_came_with_an_error_is_kept() -> None:
-    answer = Answer(Submission(), 10, FakeVocabulary())
+    answer = answer_to(Submission(), 10)
     batch: list[Generated] = []
     good = b'{"index":0,"content":"a","tokens":[5],"stop":false,"tokens_predicted":1,"tokens_evaluated":2}'
     error = b'{"error":{"code":500,"message":"secret prompt","type":"server_error"}}'
@@ -204,13 +153,13 @@ async def test_text_that_came_with_an_error_is_kept() -> None:
 )
 async def test_an_event_that_cannot_be_is_not_the_engines_protocol(payload: bytes) -> None:
     with pytest.raises(EngineError) as caught:
-        await Answer(Submission(), 10, FakeVocabulary()).read([payload], [])
+        await answer_to(Submission(), 10).read([payload], [])
     assert caught.value.reason == "UPSTREAM_PROTOCOL"
 
 
 @pytest.mark.asyncio
 async def test_a_stream_that_stops_before_its_final_event_is_not_done() -> None:
-    answer = Answer(Submission(sampling=Sampling(n=2)), 4, FakeVocabulary())
+    answer = answer_to(Submission(sampling=Sampling(n=2)), 4)
     events = captures.events(captures.body("llama-cpp", "native-n2-progress.txt"))
     for event in events[:-1]:
         await answer.read(EventSplitter().feed(event), [])

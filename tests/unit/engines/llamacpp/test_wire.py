@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
+from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.generation import Job, Prompt
 from tokenwire.domain.request import (
     Constraint,
@@ -15,16 +15,18 @@ from tokenwire.domain.request import (
     SamplingPreset,
     Stopping,
     Submission,
-    engine_fields,
 )
-from tokenwire.engines.llamacpp.wire import FIELDS, decode_event, request_body
+from tokenwire.engines.llamacpp.wire import decode_event, request_body
 
 BASE = {"temperature": 0.6, "top_p": 0.95, "repeat_penalty": 1.1}
 
 
+def job_of(submission: Submission) -> Job:
+    return Job(run_id="run", model="model", submission=submission, prompt=Prompt(text="abc", token_ids=(7, 8)))
+
+
 def body(submission: Submission, base: dict[str, float] | None = None) -> dict[str, Any]:
-    job = Job(run_id="run", model="model", submission=submission, prompt=Prompt(text="abc", token_ids=(7, 8)))
-    return request_body(job, base or {}, 256, 2048)
+    return request_body(job_of(submission), base or {}, 256, 2048, vocabulary=1000)
 
 
 def test_the_prompt_is_sent_as_token_ids_and_the_answer_is_streamed() -> None:
@@ -113,53 +115,20 @@ def test_logprobs_of_the_chosen_token_alone_still_turn_them_on() -> None:
     assert body(Submission(prompt="abc", output=Output(logprobs=Logprobs(top_n=0))))["n_probs"] == 1
 
 
-def test_a_choice_becomes_a_grammar_of_literals() -> None:
-    constraint = Constraint(choice=("yes", 'a "b"\\c', "line\nfeed\x07", "naïve 🦜"))
-    sent = body(Submission(prompt="abc", constraint=constraint))
-    assert sent["grammar"] == r'root ::= "yes" | "a \"b\"\\c" | "line\nfeed\x07" | "naïve 🦜"'
+@pytest.mark.parametrize("asked", [Logprobs(all=True), Logprobs(token_ids=(5,)), Logprobs(token_ids=(5,), top_n=3)])
+def test_logprobs_of_tokens_by_id_are_picked_out_of_the_whole_vocabulary(asked: Logprobs) -> None:
+    assert body(Submission(prompt="abc", output=Output(logprobs=asked)))["n_probs"] == 1000
 
 
-def test_a_schema_is_sent_as_an_object_in_its_own_order() -> None:
-    constraint = Constraint(json_schema='{"type": "object", "properties": {"z": {}, "a": {}}}')
-    schema = body(Submission(prompt="abc", constraint=constraint))["json_schema"]
-    assert list(schema["properties"]) == ["z", "a"]
+def test_a_grammar_of_ones_own_is_sent_as_it_is() -> None:
+    assert body(Submission(prompt="abc", constraint=Constraint(grammar='root ::= "a"')))["grammar"] == 'root ::= "a"'
 
 
-def test_a_json_object_is_the_schema_of_any_object() -> None:
-    sent = body(Submission(prompt="abc", constraint=Constraint(json_object=True)))
-    assert sent["json_schema"] == {"type": "object"}
-
-
-@pytest.mark.parametrize("schema", ["{", "", "5", "[]", '"text"', "{'a': 1}"])
-def test_a_schema_that_is_not_a_json_object_is_refused_by_name(schema: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        body(Submission(prompt="abc", constraint=Constraint(json_schema=schema)))
-    assert caught.value.violations[0].field == "constraint.json_schema"
-
-
-def test_a_grammar_in_a_notation_whose_errors_stay_unheard_is_refused() -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        body(Submission(prompt="abc", constraint=Constraint(grammar='\n%llguidance {}\nstart: "a"')))
-    assert caught.value.violations[0].field == "constraint.grammar"
-
-
-def test_what_llama_cpp_cannot_do_is_absent_from_the_fields() -> None:
-    asked = Submission(
-        prompt="abc",
-        stopping=Stopping(min_tokens=1, stop_token_ids=(1,), include_stop=True, skip_special_tokens=False),
-        constraint=Constraint(regex="a+"),
-        output=Output(echo=True, prompt_logprobs=Logprobs(top_n=1), logprobs=Logprobs(token_ids=(1,))),
-    )
-    assert {path for path in engine_fields(asked) if path not in FIELDS} == {
-        "stopping.min_tokens",
-        "stopping.stop_token_ids",
-        "stopping.include_stop",
-        "stopping.skip_special_tokens",
-        "constraint.regex",
-        "output.echo",
-        "output.prompt_logprobs.top_n",
-        "output.logprobs.token_ids",
-    }
+def test_any_other_constraint_is_sent_as_the_grammar_that_was_made_of_it() -> None:
+    job = job_of(Submission(prompt="abc", constraint=Constraint(json_object=True)))
+    sent = request_body(job, {}, 256, 2048, grammar="made")
+    assert sent["grammar"] == "made"
+    assert "json_schema" not in sent
 
 
 @pytest.mark.parametrize(

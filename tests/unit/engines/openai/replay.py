@@ -1,35 +1,39 @@
-"""Captured streams as the adapter reads them, without a network."""
+"""Answers as the adapters read them, without a network."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, Totals
+from tokenwire.domain.events import TokenLogprob
+from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptLogprobs, PromptRead, Totals
 from tokenwire.engines.failure import cut
+from tokenwire.engines.framing import EventSplitter
 from tokenwire.engines.openai.answer import Answer
-from tokenwire.engines.sse import EventSplitter
 
 
 @dataclass(slots=True)
 class Told:
-    """What a stream told: text by channel, heads, ends, counts, and the reason of its failure if it failed."""
+    """What an answer told: text, ids and so on by channel, and the reason of its failure if it failed."""
 
     texts: dict[Channel, str] = field(default_factory=dict)
     heads: list[CallHead] = field(default_factory=list)
     ends: list[ChoiceDone] = field(default_factory=list)
     totals: Totals | None = None
     failure: str | None = None
+    ids: dict[Channel, list[int]] = field(default_factory=dict)
+    counts: dict[Channel, int] = field(default_factory=dict)
+    logprobs: dict[Channel, tuple[TokenLogprob, ...]] = field(default_factory=dict)
+    prompt: PromptRead | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
     def add(self, batch: Iterable[Generated]) -> None:
         """Takes one read."""
         for item in batch:
             match item:
                 case Piece():
-                    assert item.text
-                    assert item.token_count is None
-                    assert item.channel.choice not in {end.choice for end in self.ends}
-                    self.texts[item.channel] = self.texts.get(item.channel, "") + item.text
+                    self._piece(item)
                 case CallHead():
                     self.heads.append(item)
                 case ChoiceDone():
@@ -37,14 +41,36 @@ class Told:
                 case Totals():
                     assert self.totals is None
                     self.totals = item
+                case PromptRead():
+                    assert self.prompt is None
+                    assert not self.counts
+                    self.prompt = item
+                case PromptLogprobs():
+                    assert not self.counts
+                    self.prompt_logprobs = item.logprobs
                 case _:
                     raise AssertionError(item)
 
+    def _piece(self, piece: Piece) -> None:
+        channel = piece.channel
+        assert channel.choice not in {end.choice for end in self.ends}
+        # A piece tells something.
+        assert piece.text or piece.token_ids or piece.token_count or piece.logprobs
+        if piece.text:
+            self.texts[channel] = self.texts.get(channel, "") + piece.text
+        if piece.token_ids:
+            assert len(piece.token_ids) == piece.token_count
+            self.ids.setdefault(channel, []).extend(piece.token_ids)
+        if piece.token_count:
+            self.counts[channel] = self.counts.get(channel, 0) + piece.token_count
+        if piece.logprobs:
+            self.logprobs[channel] = self.logprobs.get(channel, ()) + piece.logprobs
 
-def replay(chunks: Iterable[bytes], choices: int = 1) -> Told:
-    """Returns what a stream tells that comes in these reads and then ends."""
+
+def replay(chunks: Iterable[bytes], choices: int = 1, **options: Any) -> Told:
+    """Returns what a stream tells that comes in these reads and then ends; `options` are Answer's."""
     told = Told()
-    splitter, answer = EventSplitter(), Answer(choices)
+    splitter, answer = EventSplitter(), Answer(choices, **options)
     try:
         for chunk in chunks:
             batch: list[Generated] = []

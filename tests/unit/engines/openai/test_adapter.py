@@ -10,7 +10,7 @@ from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason
 from tokenwire.domain.generation import ChoiceDone, Job, Piece, Prompt, Totals
-from tokenwire.domain.request import Message, Role, Sampling, Stopping, Submission
+from tokenwire.domain.request import Logprobs, Message, Output, Role, Sampling, Stopping, Submission
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.openai.adapter import OpenAIEngine
 from unit.engines import captures
@@ -188,8 +188,22 @@ async def test_a_refusal_has_its_code() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_the_engine_would_refuse_is_not_sent() -> None:
-    async with running(always(b"")) as (engine, server):
-        with pytest.raises(InvalidRequestError):
-            await anext(engine.generate(_job(Submission(prompt="hi", stopping=Stopping(stop=tuple("abcde"))))))
-        assert not server.requests
+async def test_what_the_engine_would_refuse_is_vetted() -> None:
+    engine = engine_at("http://127.0.0.1:1")
+    with pytest.raises(InvalidRequestError):
+        engine.vet(Submission(prompt="hi", stopping=Stopping(stop=tuple("abcde"))))
+    engine.vet(COMPLETION)
+    await engine.close()
+
+
+@pytest.mark.asyncio
+async def test_log_probabilities_that_were_asked_for_are_told() -> None:
+    body = captures.body("vllm", "14-completions-stream-logprobs.resp")
+    async with running(always(_stream(body))) as (engine, server):
+        asked = Submission(prompt="hi", output=Output(logprobs=Logprobs(top_n=1)))
+        told = await _told(engine, asked)
+        assert server.requests[0].json["logprobs"] == 1
+        first, second = told.logprobs[Channel()]
+        assert (first.token_id, first.token, first.logprob) == (None, " Paris", -0.2692539393901825)
+        assert [one.token for one in (*first.top, *second.top)] == [" Paris", "."]
+        assert not (await _told(engine)).logprobs

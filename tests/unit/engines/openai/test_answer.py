@@ -144,7 +144,7 @@ def test_an_error_ends_the_stream_wherever_it_comes(end: object) -> None:
 
 def test_an_error_with_its_fields_at_the_top_is_an_error() -> None:
     flat = {"object": "error", "message": "The request queue is full.", "type": "503", "code": 503}
-    assert _told(_event(flat), DONE).failure == "ENGINE_FAILED"
+    assert _told(_event(flat), DONE).failure == "ENGINE_OVERLOADED"
 
 
 def test_an_error_that_is_null_is_none() -> None:

@@ -191,7 +191,7 @@ def test_an_aborted_stream_is_a_failure_and_keeps_its_text() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("qfull_cmpl_stream.txt", "ENGINE_FAILED"),
+        ("qfull_cmpl_stream.txt", "ENGINE_OVERLOADED"),
         ("err_temp_neg_stream.txt", "ENGINE_REFUSED"),
         ("err_toolong_generate_stream.txt", "CONTEXT_LENGTH_EXCEEDED"),
     ],

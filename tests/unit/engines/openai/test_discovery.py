@@ -28,7 +28,7 @@ from unit.engines.scripted_http import Exchange, always, reply, serving
 )
 async def test_the_models_are_those_that_the_engine_lists(body: bytes, expected: tuple[ModelInfo, ...]) -> None:
     async with running(always(reply(200, body.strip()))) as (engine, server):
-        assert (engine.status.state, engine.status.models) == (EngineState.LOADING, ())
+        assert (engine.status.state, engine.status.models) == (EngineState.UNAVAILABLE, ())
         await engine.check()
         assert (engine.status.state, engine.status.models) == (EngineState.READY, expected)
         assert (server.requests[0].method, server.requests[0].path) == ("GET", "/v1/models")
@@ -139,12 +139,11 @@ async def test_close_ends_the_checks_whatever_they_wait_for() -> None:
     async with serving(script) as server:
         engine = engine_at(server.url)
         await engine.start()
-        await engine.start()
         await arrived.wait()
         await engine.close()
         await engine.close()
         await server.until_open(0)
-        assert not [task for task in asyncio.all_tasks() - before if task.get_name().startswith("check ")]
+        assert not [task for task in asyncio.all_tasks() - before if task.get_name().startswith("checks of ")]
 
 
 @pytest.mark.asyncio
@@ -166,4 +165,5 @@ async def test_a_bug_in_a_check_leaves_the_engine_watched(monkeypatch: pytest.Mo
     while EngineState.READY not in seen:
         await engine.status.changed()
     await engine.close()
-    assert seen[:2] == [EngineState.UNAVAILABLE, EngineState.READY]
+    assert checks >= 2
+    assert seen == [EngineState.READY]

@@ -1,4 +1,4 @@
-"""The event splitter."""
+"""Bytes in any cut become whole events, and whole lines."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenwire.domain.errors import EngineError
-from tokenwire.engines.sse import MAX_EVENT_BYTES, EventSplitter
+from tokenwire.engines.framing import MAX_EVENT_BYTES, EventSplitter, LineSplitter
 
 # Text without line ends; the rest of what matters is how a line begins.
 _VALUES = st.binary(max_size=30).map(lambda value: value.replace(b"\r", b"").replace(b"\n", b""))
@@ -85,3 +85,28 @@ def test_a_long_event_in_small_reads_is_whole() -> None:
     payload = b"x" * (4 * 1024 * 1024)
     stream = b"data: " + payload + b"\n\n"
     assert _split([stream[at : at + 256] for at in range(0, len(stream), 256)])[0] == [payload]
+
+
+_LINE = st.binary(max_size=20).map(lambda line: line.replace(b"\n", b""))
+
+
+@settings(deadline=None)
+@given(lines=st.lists(_LINE, max_size=20), tail=_LINE, cuts=st.lists(st.integers(0, 500), max_size=20))
+def test_any_cut_of_the_bytes_gives_the_lines_that_have_something_in_them(
+    lines: list[bytes], tail: bytes, cuts: list[int]
+) -> None:
+    whole = b"".join(line + b"\n" for line in lines) + tail
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    splitter = LineSplitter()
+    found = [line for start, stop in pairwise(places) for line in splitter.feed(whole[start:stop])]
+    assert found == [line for line in lines if line.strip()]
+    assert splitter.unfinished == bool(tail)
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    splitter = LineSplitter()
+    for _ in range(MAX_EVENT_BYTES // 65536):
+        splitter.feed(b"x" * 65536)
+    with pytest.raises(EngineError) as caught:
+        splitter.feed(b"x")
+    assert caught.value.reason == "UPSTREAM_PROTOCOL"

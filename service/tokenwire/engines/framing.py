@@ -1,4 +1,4 @@
-"""Server-sent events, as engines send them: bytes in any cut to whole data payloads."""
+"""The framings of engines' streams, server-sent events and JSON lines: bytes in any cut to whole payloads."""
 
 from tokenwire.engines.failure import garbled
 
@@ -63,3 +63,31 @@ class EventSplitter:
             self._rest_bytes += len(part)
         if self._rest_bytes + self._data_bytes > MAX_EVENT_BYTES:
             raise garbled()
+
+
+class LineSplitter:
+    """Splits a byte stream into its lines, empty ones left out. A line that has not ended is never handed out."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Returns the lines that end in `chunk`."""
+        if b"\n" in chunk:
+            self._rest.append(chunk)
+            *lines, chunk = b"".join(self._rest).split(b"\n")
+            self._rest, self._rest_bytes = [], 0
+        else:
+            lines = []
+        if chunk:
+            self._rest.append(chunk)
+            self._rest_bytes += len(chunk)
+            if self._rest_bytes > MAX_EVENT_BYTES:
+                raise garbled()
+        return [line for line in lines if line and not line.isspace()]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the stream stopped inside a line."""
+        return bool(self._rest)
