@@ -5,6 +5,7 @@ After each asyncio test, tasks and file descriptors are back to where they were.
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -53,6 +54,10 @@ def open_files() -> dict[str, str]:
     return {name: what for name, what in found.items() if what != "/dev/null"}
 
 
+GATES_A_FREEZE = 10
+_gates = itertools.count()
+
+
 @pytest_asyncio.fixture
 async def async_leak_gate() -> AsyncIterator[None]:
     # uvloop opens a socket pair for signals and children with the first of them.
@@ -64,6 +69,9 @@ async def async_leak_gate() -> AsyncIterator[None]:
     grpc.aio.init_grpc_aio()
     await grpc.aio.insecure_channel("127.0.0.1:1").close()
     gc.collect()
+    if next(_gates) % GATES_A_FREEZE == 0:
+        # What pytest keeps of thousands of tests would be searched again and again.
+        gc.freeze()
     files = open_files()
     tasks = asyncio.all_tasks()
     yield
