@@ -65,6 +65,13 @@ CAPTURES = [
     ),
     Capture(engine="vllm", name="29d-completions-stream-interval4.resp", texts=(" Paris.\n\nThe answer is: 2",)),
     Capture(engine="vllm", name="41-chat-stream.resp", texts=("The capital of France",)),
+    Capture(
+        engine="vllm",
+        name="41b-chat-stream-rawchunks.resp",
+        texts=("The capital of France is Paris.",),
+        ends=(ChoiceDone(choice=0, finish_reason=FinishReason.STOP),),
+        totals=Totals(prompt_tokens=37, cached_tokens=0, output_tokens=8),
+    ),
     Capture(engine="vllm", name="45-chat-stream-n2.resp", texts=("Alles", "Enchant"), ends=_BOTH),
     Capture(engine="vllm", name="46b-chat-stop-stream.resp", texts=("The capital of ",), ends=_stopped("France is")),
     Capture(
