@@ -68,7 +68,7 @@ def pytest_runtest_makereport(
         behaviour = item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
         parameters = item.name.partition("[")[2].rstrip("]").replace(one.name, "").replace("uvloop", "").strip("-")
         name = f"{behaviour} ({parameters})" if parameters else behaviour
-        _results[name][one.name] = one.outcome if report.passed else "FAILS"
+        _results[name][one.name] = one.outcome if report.passed else "-" if report.skipped else "FAILS"
     return report
 
 
