@@ -48,7 +48,7 @@ def python(request: pytest.FixtureRequest, wheel: Path, tmp_path: Path) -> Path:
     """Returns the interpreter of an environment that holds the wheel without extras alone."""
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+    install = [sys.executable, "-m", "uv", "pip", "install", "--system-certs", "--quiet", "--python", str(python)]
     subprocess.run([*install, "--resolution", request.param, str(wheel)], check=True)
     return python
 
