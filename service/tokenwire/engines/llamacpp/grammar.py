@@ -16,6 +16,7 @@ from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Constraint, Submission
 from tokenwire.engines.llamacpp import calls, thoughts
 from tokenwire.engines.llamacpp.tools import arguments_schema, callable_tools, must_call
+from tokenwire.engines.schemas import json_object
 
 # Calls of one answer.
 MAX_CALLS = 8
@@ -117,7 +118,8 @@ def _with_thoughts(rules: str, *, may_think: bool, opened: bool) -> str:
 def _answer(constraint: Constraint) -> tuple[str, str]:
     """Returns the field that holds the answer, and the right side of its rule; nothing for a grammar of the request."""
     if constraint.json_schema is not None:
-        return "constraint.json_schema", f"%json {_json(_schema(constraint.json_schema))}"
+        field = "constraint.json_schema"
+        return field, f"%json {_json(json_object(constraint.json_schema, field))}"
     if constraint.json_object:
         return "constraint.json_object", f"%json {_json({'type': 'object'})}"
     if constraint.regex is not None:
@@ -129,16 +131,6 @@ def _answer(constraint: Constraint) -> tuple[str, str]:
 
 def _json(schema: dict[str, Any]) -> str:
     return msgspec.json.encode(schema).decode()
-
-
-def _schema(text: str) -> dict[str, Any]:
-    try:
-        schema = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError("constraint.json_schema", "is not JSON") from error
-    if not isinstance(schema, dict):
-        raise InvalidRequestError("constraint.json_schema", "is not a JSON object")
-    return schema
 
 
 def _quoted(text: str) -> str:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Message, Role, Submission, Tool, ToolMode
 from tokenwire.engines.llamacpp.calls import CLOSE, OPEN
+from tokenwire.engines.schemas import json_object
 
 _INTRODUCTION = "You can call tools. Each line between these tags is the JSON signature of one tool:"
 _INSTRUCTION = (
@@ -107,10 +106,7 @@ def _call(name: str, arguments: str) -> str:
 def _told_schema(tool: Tool) -> dict[str, Any]:
     if not tool.parameters_schema:
         return {"type": "object", "properties": {}, "additionalProperties": False}
-    try:
-        schema = msgspec.json.decode(tool.parameters_schema)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError("tools.parameters_schema", "is not JSON") from error
-    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+    schema = json_object(tool.parameters_schema, "tools.parameters_schema")
+    if schema.get("type", "object") != "object":
         raise InvalidRequestError("tools.parameters_schema", "is not the JSON Schema of an object")
     return schema if "type" in schema else {"type": "object", **schema}

@@ -7,6 +7,7 @@ import msgspec
 
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Message, Tool, ToolCall
+from tokenwire.engines.schemas import json_object
 
 # What Ollama reads of a parameters schema, of the whole and of each property; it drops other keywords without a word.
 _OF_PARAMETERS = frozenset({"type", "$defs", "items", "required", "properties"})
@@ -42,18 +43,8 @@ def chat_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 def json_text(text: str, field: str) -> msgspec.Raw:
     """Returns a text that is a JSON object as it is. Raises InvalidRequestError, naming the field, if it is none."""
-    _object(text, field)
+    json_object(text, field)
     return msgspec.Raw(text.strip().encode())
-
-
-def _object(text: str, field: str) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError(field, "is not JSON") from error
-    if not isinstance(value, dict):
-        raise InvalidRequestError(field, "is not a JSON object")
-    return value
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -63,7 +54,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _function(tool: Tool) -> dict[str, Any]:
-    schema = _object(tool.parameters_schema or "{}", "tools.parameters_schema")
+    schema = json_object(tool.parameters_schema or "{}", "tools.parameters_schema")
     description = tool.description
     if not _is_read(schema):
         # The model shall hear of it all the same.

@@ -5,8 +5,9 @@ from typing import Any
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.generation import Job
 from tokenwire.domain.request import Constraint, Submission
-from tokenwire.engines.openai.tools import json_object, message_object, tool_fields, vet_tools
+from tokenwire.engines.openai.tools import message_object, tool_fields, vet_tools
 from tokenwire.engines.presets import temperature_and_top_p
+from tokenwire.engines.schemas import json_object
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import msgspec
-
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Message, Submission, Tool, ToolMode
-from tokenwire.engines.failure import NOT_JSON
+from tokenwire.engines.schemas import json_object
 
 _MODES = {ToolMode.AUTO: "auto", ToolMode.NONE: "none", ToolMode.REQUIRED: "required"}
 
@@ -57,17 +55,6 @@ def vet_tools(submission: Submission) -> None:
             raise InvalidRequestError("tool_choice.mode", "requires a tool, but there are none")
     elif choice is not None and choice not in {tool.name for tool in submission.tools}:
         raise InvalidRequestError("tool_choice.name", "is none of the request's tools")
-
-
-def json_object(text: str, field: str) -> dict[str, Any]:
-    """Returns the JSON object that a text field holds; raises InvalidRequestError, naming it, if it holds none."""
-    try:
-        value = msgspec.json.decode(text)
-    except NOT_JSON as error:
-        raise InvalidRequestError(field, "is not JSON") from error
-    if not isinstance(value, dict):
-        raise InvalidRequestError(field, "is not a JSON object")
-    return value
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import msgspec
 
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Constraint
-from tokenwire.engines.openai.tools import json_object
+from tokenwire.engines.schemas import json_object
 
 ANY_OBJECT = '{"type":"object"}'
 

@@ -6,7 +6,8 @@ from typing import Any
 from tokenwire.domain.generation import Job
 from tokenwire.domain.request import Constraint, KvOptions, Logprobs, Output, Sampling, Submission
 from tokenwire.engines.openai.request import CHAT_PATH, STREAMED, common_body, only_set
-from tokenwire.engines.openai.tools import json_object, tool_fields
+from tokenwire.engines.openai.tools import tool_fields
+from tokenwire.engines.schemas import json_object
 from tokenwire.engines.vllm.server import Server
 
 # vLLM's --max-logprobs unless it was started with another.

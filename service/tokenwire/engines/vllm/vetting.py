@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Constraint, Submission, ToolMode
-from tokenwire.engines.openai.tools import json_object, vet_tools
+from tokenwire.engines.openai.tools import vet_tools
 from tokenwire.engines.presets import temperature_and_top_p
+from tokenwire.engines.schemas import json_object
 from tokenwire.engines.vllm.server import Server
 
 # Of vLLM's sampler.

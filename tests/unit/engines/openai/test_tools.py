@@ -6,7 +6,7 @@ import pytest
 
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Message, Role, Submission, Tool, ToolMode
-from tokenwire.engines.openai.tools import json_object, tool_fields, vet_tools
+from tokenwire.engines.openai.tools import tool_fields, vet_tools
 
 CHAT = (Message(role=Role.USER, content="hi"),)
 NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -59,9 +59,3 @@ def test_what_cannot_be_is_refused_by_name(submission: Submission, field: str) -
 def test_a_choice_that_can_be_is_taken() -> None:
     vet_tools(_chat(Tool(name="f"), tool_choice="f"))
     vet_tools(_chat(Tool(name="f", parameters_schema='{"type":"object"}'), tool_choice=ToolMode.REQUIRED))
-
-
-@pytest.mark.parametrize("text", ["", "x", "[]", "7", "null", "{", "[" * 100_000])
-def test_what_is_no_json_object_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequestError):
-        json_object(text, "field")
