@@ -21,11 +21,15 @@ run: .venv/server ## Sets up, fetches the model, starts the service and streams 
 
 .PHONY: test
 test: .venv/dev .cache/tools ## Sets up and runs the Python tests, the real embedded engine included.
-	PATH="$(CURDIR)/.cache/bin:$(CURDIR)/$(GENERATE)/bin:$$PATH" $(BIN)/pytest $(ARGS)
+	PATH="$(CURDIR)/.cache/bin:$(CURDIR)/$(GENERATE)/bin:$$PATH" $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: test-engines
 test-engines: .venv/dev ## Runs the behaviours over scripted, llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL, and prints which engine does what.
 	$(BIN)/pytest tests/behaviour -m "live or not live" $(ARGS)
+
+.PHONY: agreement
+agreement: .venv/dev ## Measures how far llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL agree when one goes on for another.
+	@cd tests && ../$(BIN)/python -m engines.agreement $(ARGS)
 
 .PHONY: check
 check: .venv/dev $(GENERATE)/ready ## Checks style, types, protos, generated code and docs; runs no tests.

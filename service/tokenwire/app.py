@@ -1,5 +1,6 @@
 """Makes every object of a server, in the order of the way of a request."""
 
+import base64
 import random
 import secrets
 import time
@@ -13,8 +14,12 @@ from opentelemetry import trace
 from tokenwire.dispatch.batches import Batches, BatchLimits
 from tokenwire.dispatch.dispatcher import Dispatcher, Patience
 from tokenwire.dispatch.fleet import Fleet
-from tokenwire.dispatch.runs import Lifetimes, Runs
+from tokenwire.dispatch.lifetimes import Lifetimes
+from tokenwire.dispatch.runs import Runs
+from tokenwire.dispatch.tries import Failover
 from tokenwire.domain.context import LOCAL_TENANT, Clock, RequestContext
+from tokenwire.domain.request import FailoverPolicy
+from tokenwire.engines.aliased import AliasedEngine
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.llamacpp.adapter import LlamaCppEngine
 from tokenwire.engines.ollama.adapter import OllamaEngine
@@ -26,7 +31,10 @@ from tokenwire.engines.vllm.adapter import VllmEngine
 from tokenwire.interceptors.interceptor import stacked
 from tokenwire.interceptors.stack import stack
 from tokenwire.interceptors.validation import check_rules
+from tokenwire.journal.file.journal import FileJournal
+from tokenwire.journal.journal import Journal, JournalError
 from tokenwire.journal.memory import MemoryJournal
+from tokenwire.journal.sealing import Sealer
 from tokenwire.render.renderer import Renderer
 from tokenwire.rpc.batch import BatchServicer
 from tokenwire.rpc.batch_items import Items
@@ -40,6 +48,7 @@ from tokenwire.rpc.runs import RunServicer
 from tokenwire.rpc.server_info import ServerServicer
 from tokenwire.rpc.status import encode_error
 from tokenwire.rpc.submission import Loading, Submitter
+from tokenwire.rpc.watch import StreamLimits
 from tokenwire.settings import EngineSettings, Settings
 from tokenwire.transport.grpc_aio import GrpcServer, server_options
 
@@ -55,6 +64,7 @@ class App:
 
     settings: Settings
     fleet: Fleet
+    journal: Journal
     runs: Runs
     batches: Batches
     transport: GrpcServer
@@ -75,14 +85,24 @@ def build(
     """
     clock = SYSTEM_CLOCK
 
-    journal = MemoryJournal(settings.journal_max_bytes)
+    journal = make_journal(settings, clock)
     fleet = Fleet(
         engines if engines is not None else make_engines(settings, clock, on_progress),
         settings.default_model,
         {one.name: one.timeout_seconds for one in settings.engines if one.timeout_seconds is not None},
+        now=clock.monotonic,
+        rng=random.Random(),
     )
-    patience = Patience(first_token=settings.first_token_seconds, stall=settings.stall_seconds)
-    dispatcher = Dispatcher(fleet, journal, patience)
+    patience = Patience(
+        first_token=settings.first_token_seconds, stall=settings.stall_seconds, stop=settings.engine_stop_seconds
+    )
+    failover = Failover(
+        policy=FailoverPolicy[settings.failover.upper()],
+        attempts=settings.attempts_max,
+        seconds=settings.failover_seconds,
+    )
+    renderer = Renderer()
+    dispatcher = Dispatcher(fleet, journal, patience, renderer.render, failover, random.Random())
     lifetimes = Lifetimes(
         orphan_grace=settings.orphan_grace_seconds,
         orphan_grace_max=settings.orphan_grace_max_seconds,
@@ -90,11 +110,13 @@ def build(
         max_duration=settings.max_duration_seconds,
         cancelled_ids=settings.cancelled_ids_max,
         stop=settings.engine_stop_seconds,
+        resume=settings.resume_seconds,
     )
-    runs = Runs(dispatcher, journal, lifetimes, clock, new_id=lambda: f"run_{secrets.token_hex(12)}")
+    runs = Runs(dispatcher, journal, lifetimes, clock, new_id=journal.new_id)
 
-    submitter = Submitter(fleet, runs, Renderer(), Loading(limit=settings.load_seconds))
-    reader = Reader(runs)
+    submitter = Submitter(fleet, runs, renderer, Loading(limit=settings.load_seconds))
+    limits = StreamLimits(heartbeat=settings.heartbeat_seconds, stall=settings.stall_seconds, resume=lifetimes.resume)
+    reader = Reader(runs, limits)
     batch_limits = BatchLimits(
         in_flight=settings.batch_in_flight_max,
         items=settings.batch_items_max,
@@ -109,7 +131,7 @@ def build(
         "tokenwire.v1.ChatService": ChatServicer(submitter, reader),
         "tokenwire.v1.ModelService": ModelServicer(fleet, submitter),
         "tokenwire.v1.RunService": RunServicer(runs, reader),
-        "tokenwire.v1.BatchService": BatchServicer(batches, items),
+        "tokenwire.v1.BatchService": BatchServicer(batches, items, limits),
         "tokenwire.v1.ServerService": ServerServicer(),
     }
 
@@ -127,13 +149,61 @@ def build(
             keepalive_seconds=settings.keepalive_seconds,
             ping_timeout_seconds=settings.ping_timeout_seconds,
         ),
+        # As long as a message may take.
+        status_seconds=settings.stall_seconds,
     )
-    return App(settings=settings, fleet=fleet, runs=runs, batches=batches, transport=transport, clock=clock)
+    return App(
+        settings=settings, fleet=fleet, journal=journal, runs=runs, batches=batches, transport=transport, clock=clock
+    )
+
+
+def make_journal(settings: Settings, clock: Clock) -> Journal:
+    """Makes the journal that the settings name. Raises JournalError if a package that it needs is not there."""
+    key = base64.b64decode(settings.journal_key.get_secret_value()) or None
+    kind, _, rest = settings.journal.partition(":")
+    match kind:
+        case "memory":
+            return MemoryJournal(settings.journal_max_bytes)
+        case "file":
+            return FileJournal(
+                Path(rest),
+                settings.journal_max_bytes,
+                clock=clock,
+                fsync=settings.journal_fsync,
+                fsync_seconds=settings.journal_fsync_seconds,
+                segment_bytes=settings.journal_segment_bytes,
+                outage=settings.journal_outage,
+                key=key,
+            )
+        case _:
+            return _shared_journal(settings, clock, key)
+
+
+def _shared_journal(settings: Settings, clock: Clock, key: bytes | None) -> Journal:
+    try:
+        # The package of its client is an extra.
+        from tokenwire.journal.redis.journal import RedisJournal
+    except ImportError as error:
+        raise JournalError("a journal in Redis needs the package redis: pip install tokenwire[redis]") from error
+    return RedisJournal(
+        settings.journal,
+        settings.journal_max_bytes,
+        clock=clock,
+        rng=random.SystemRandom(),
+        gateway_id=secrets.token_hex(8),
+        lease_seconds=settings.lease_seconds,
+        outage=settings.journal_outage,
+        sealer=Sealer(key) if key else None,
+        prefix=settings.journal_prefix,
+        username=settings.redis_username,
+        password=settings.redis_password.get_secret_value(),
+    )
 
 
 def make_engines(settings: Settings, clock: Clock, on_progress: OnProgress | None = None) -> list[Engine]:
     """Makes the engines that the settings name, in their order."""
-    return [_engine(one, settings, clock, on_progress) for one in settings.engines]
+    engines = ((one.alias, _engine(one, settings, clock, on_progress)) for one in settings.engines)
+    return [AliasedEngine(engine, alias) if alias else engine for alias, engine in engines]
 
 
 _REMOTE: Mapping[str, type[RemoteEngine]] = {

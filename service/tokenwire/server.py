@@ -26,8 +26,10 @@ async def serving(app: App) -> AsyncIterator[int]:
     for engine in app.fleet.engines:
         engine.status.watch(dirty.set)
     await health.set(_serving_names(app))
-    port = await app.transport.start(app.settings.listen)
     try:
+        # Before the first call, so that no request id that was kept is taken for a new one.
+        await app.journal.start(app.runs)
+        port = await app.transport.start(app.settings.listen)
         await app.fleet.start()
         watcher = asyncio.create_task(_tell_health(app, health, dirty), name="health")
         try:
@@ -44,7 +46,8 @@ async def serving(app: App) -> AsyncIterator[int]:
         # Again, for a drain that was interrupted.
         await app.runs.drain(0)
         await app.batches.close()
-        app.runs.close()
+        await app.runs.close()
+        await app.journal.close()
         await app.fleet.close()
 
 

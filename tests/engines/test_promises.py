@@ -27,7 +27,7 @@ from tokenwire.v1.finish_pb2 import (
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
 from tokenwire.v1.message_pb2 import ROLE_SYSTEM, Message, Tool, ToolChoice
 from tokenwire.v1.model_service_pb2 import DetokenizeRequest, TokenizeRequest
-from tokenwire.v1.run_pb2 import RUN_STATE_FAILED, RunOptions
+from tokenwire.v1.run_pb2 import FAILOVER_POLICY_NONE, RUN_STATE_FAILED, RunOptions
 from tokenwire.v1.run_service_pb2 import AttachRunRequest, CancelRunRequest, GetRunRequest, WaitRunRequest
 from tokenwire.v1.sampling_pb2 import Sampling, Stopping
 
@@ -126,7 +126,9 @@ async def test_a_second_client_gets_the_byte_exact_rest(running: Service) -> Non
 
 @pytest.mark.asyncio
 async def test_a_killed_engine_is_said_and_the_next_request_succeeds(running: Service, engine: LlamaCppEngine) -> None:
-    stream = running.generate.StreamGenerate(endless("a"))
+    asked = endless("a")
+    asked.run.failover = FAILOVER_POLICY_NONE
+    stream = running.generate.StreamGenerate(asked)
     seen = await three_deltas(stream)
     os.kill(child_of(engine), signal.SIGKILL)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -10,14 +10,25 @@ from typing import Any
 import grpc
 
 from tokenwire.domain.cursor import START, Channel, ChannelKind, Cursor
+from tokenwire.domain.events import Dispatched, End, PromptTokens, Start, ToolCallHead, UsageUpdate
 from tokenwire.domain.generation import CallHead, Generated, Job, Piece, PromptRead
 from tokenwire.engines.scripted import Script, ScriptedEngine
+from tokenwire.journal.log import UNKNOWN_ID, RunLog
 from tokenwire.rpc.requests import from_cursor
 from tokenwire.v1.event_pb2 import Event
 
 TEXT = Channel()
-# The status of a call that its own client gave up.
+# The status of a call that its own client gave up, or whose line broke.
 LEFT = "left"
+# What a view says beside the journal's events.
+_VIEW_ONLY = ("progress", "heartbeat", "detached", None)
+_KINDS: dict[type, str] = {
+    Start: "start",
+    Dispatched: "dispatched",
+    ToolCallHead: "tool_call_delta",
+    UsageUpdate: "usage",
+    PromptTokens: "prompt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,32 @@ class Sent:
                 self.entries.append(Entry("tool_call_delta" if isinstance(item, CallHead) else "usage"))
 
 
+def sent_from(log: RunLog, request_id: str) -> Sent:
+    """Returns what a journal holds, as if one engine had sent it all."""
+    found = {marked.seq: Entry(_KINDS[type(marked.marker)]) for marked in log.markers if type(marked.marker) in _KINDS}
+    sent = Sent(request_id, writing=False)
+    for channel in log.channels:
+        start = counted = 0
+        for seq, end, tokens in zip(channel.seqs, channel.ends, channel.tokens, strict=True):
+            found[seq] = Entry("text", channel.channel, start, end, tuple(channel.token_ids[counted:tokens]))
+            start, counted = end, tokens
+        sent.texts[channel.channel] = channel.text.decode()
+    sent.entries = [found[seq] for seq in sorted(found)]
+    last = log.markers[-1].marker if log.markers else None
+    for choice in last.choices if isinstance(last, End) else ():
+        sent.trailing |= {one.channel: one.token_ids for one in choice.trailing}
+    return sent
+
+
+def problems_of(reading: "Reading", sent: Sent) -> Iterator[str]:
+    """Yields what is wrong with one call, held against what its run's journal holds."""
+    yield from (one for one in _terminals(reading) if not one.startswith("P4"))
+    yield from _Replay(reading, sent).problems()
+    for message in reading.messages:
+        if message.HasField("end"):
+            yield from _digests(message, sent)
+
+
 class RecordingEngine(ScriptedEngine):
     """A scripted engine that records what it sends, by run id."""
 
@@ -87,6 +124,7 @@ class Reading:
     messages: list[Event] = field(default_factory=list)
     status: str = ""
     engine_was_writing: bool = False
+    run_id: str = ""
 
     @property
     def cursor(self) -> Cursor:
@@ -196,7 +234,7 @@ def _terminals(reading: Reading) -> Iterator[str]:
         end = reading.messages[ends[0]].end
         # Numbers are gRPC's own.
         code = next(one.name for one in grpc.StatusCode if one.value[0] == end.error.code)
-        if reading.status != code:
+        if reading.status not in (code, LEFT):
             yield f"P1: the end says {code}, the status {reading.status}"
 
 
@@ -229,20 +267,24 @@ class _Replay:
         elapsed: dict[Channel, int] = defaultdict(int)
         for message in self._reading.messages:
             channel = _at(message)
-            if channel is None:
+            if message.WhichOneof("event") in _VIEW_ONLY:
+                # Its cursor is where the reader is.
+                pass
+            elif channel is None:
                 yield from self._without_text(message)
             else:
                 yield from self._with_text(message, channel)
                 if message.elapsed_ms < elapsed[channel]:
                     yield f"P2: the times of {channel} go back"
                 elapsed[channel] = message.elapsed_ms
-            if from_cursor(message.cursor) != self._cursor():
-                yield f"P2: the cursor is {from_cursor(message.cursor)}, and {self._cursor()} was read"
+            cursor = from_cursor(message.cursor)
+            if (cursor.seq, cursor.ahead) != self._cursor():
+                yield f"P2: the cursor is {cursor}, and {self._cursor()} was read"
 
     def _upto(self, seq: int) -> dict[Channel, int]:
         return {entry.channel: entry.end for entry in self._entries[:seq] if entry.kind == "text"}
 
-    def _cursor(self) -> Cursor:
+    def _cursor(self) -> tuple[int, tuple[tuple[Channel, int], ...]]:
         missing = set(self._open)
         missing |= {
             seq
@@ -252,7 +294,7 @@ class _Replay:
         seq = min(missing, default=len(self._entries) + 1) - 1
         upto = self._upto(seq)
         ahead = ((channel, at) for channel, at in self._offsets.items() if at > upto.get(channel, 0))
-        return Cursor(seq, tuple(sorted(ahead)))
+        return seq, tuple(sorted(ahead))
 
     def _without_text(self, message: Event) -> Iterator[str]:
         kind = message.WhichOneof("event")
@@ -268,6 +310,7 @@ class _Replay:
                 Channel(choice.choice, ChannelKind(one.kind), one.index): tuple(one.token_ids)
                 for choice in message.end.choices
                 for one in choice.trailing
+                if one.token_ids
             }
             sent = {channel: tuple(ids) for channel, ids in self._sent.trailing.items() if ids}
             if self._reading.token_ids and trailing != sent:
@@ -288,7 +331,8 @@ class _Replay:
             if entry.kind == "text" and entry.channel == channel and start < entry.end <= offset + len(data)
         ]
         ids = [one for entry in whole for one in entry.ids]
-        if inner.token_count != len(ids) or (self._reading.token_ids and list(inner.token_ids) != ids):
+        told = [] if UNKNOWN_ID in ids else ids
+        if inner.token_count != len(ids) or (self._reading.token_ids and list(inner.token_ids) != told):
             yield f"P3: the tokens of {channel} at {offset} are not those of the text"
 
 

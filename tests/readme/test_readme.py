@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.redis_server import RedisServer, find_server
 from readme.commands import ADDRESS, README, ROOT, blocks, grpcurl, lines, tokenwire
 
 pytestmark = pytest.mark.llamacpp
@@ -62,7 +63,7 @@ def test_its_grpcurl_commands_answer(address: str, line: str) -> None:
             return
         if "get_weather" in line:
             arguments = "".join(str(message.get("toolCallDelta", {}).get("arguments", "")) for message in stream)
-            assert list(json.loads(arguments)) == ["city"]
+            assert "city" in json.loads(arguments)
             return
         deltas = [message for message in stream if "delta" in message]
         assert len(deltas) >= 5
@@ -101,9 +102,21 @@ def test_its_command_line_answers(address: str, line: str, tmp_path: Path) -> No
     assert output.strip() or len(answers.read_text().splitlines()) == len("".join(blocks("jsonl")).splitlines())
 
 
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    """Runs a Redis or Valkey server, and yields its address."""
+    program = find_server()
+    assert program, "the tests bring a server along"
+    server = RedisServer(program)
+    server.start()
+    yield server.url.removesuffix("/0")
+    server.close()
+
+
 @pytest.mark.parametrize("line", lines("serve"))
-def test_its_engines_can_be_served(line: str) -> None:
+def test_its_servers_can_be_started(line: str, redis: str, tmp_path: Path) -> None:
     command, environment = tokenwire(line)
+    command = [part.replace("redis://127.0.0.1:6379", redis) for part in command]
     if "your-own.gguf" in line:
         # There is no such file: the setting is understood, and the file is missed.
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -111,7 +124,7 @@ def test_its_engines_can_be_served(line: str) -> None:
         assert "model_path" in done.stderr
         return
     command += ["--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as server:
         assert server.stdout is not None
         assert "serves on" in server.stdout.readline()
         server.terminate()

@@ -1,6 +1,7 @@
 """The direction of imports in the house (design: architecture), and the size of its files."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,22 @@ ALLOWED = {
     "rpc": "dispatch render journal delivery engines transport.call domain v1 __version__",
     "app": "dispatch engines interceptors journal render rpc settings telemetry transport domain",
     "server": "app engines rpc settings telemetry transport domain",
-    "cli": "app server settings telemetry engines domain v1 __version__",
+    "cli": "app server settings telemetry engines journal domain v1 __version__",
     "__main__": "cli",
     "__init__": "",
 }
 # Who may import these from outside the package.
-FOREIGN = {"grpc": "transport cli", "google.protobuf": "rpc transport cli"}
+FOREIGN = {"grpc": "transport cli", "google.protobuf": "rpc transport cli", "tokenwire_client": "cli"}
+# What each part of the Python client may import beside itself and the standard library.
+CLIENT = ROOT / "clients" / "python" / "tokenwire_client"
+CLIENT_ALLOWED = {
+    "core": "core errors tokenwire.v1 google.protobuf",
+    "errors": "core tokenwire.v1",
+    "wire": "core grpc",
+    "aio": "core wire errors tokenwire.v1 grpc",
+    "sync": "core wire errors tokenwire.v1 grpc",
+    "__init__": "core errors aio sync",
+}
 FILES = {path: path.relative_to(PACKAGE).parts for path in PACKAGE.rglob("*.py") if path.parent.name != "v1"}
 
 
@@ -58,6 +69,20 @@ def test_imports_point_one_way() -> None:
     assert not wrong
 
 
+def test_the_client_needs_the_stubs_and_grpc_alone_and_its_core_not_even_that() -> None:
+    wrong = []
+    for path in CLIENT.rglob("*.py"):
+        parts = path.relative_to(CLIENT).parts
+        part = parts[0].removesuffix(".py")
+        for module in imports(path):
+            own = module.removeprefix("tokenwire_client.")
+            if own.partition(".")[0] in sys.stdlib_module_names:
+                continue
+            if not under(own, f"{part} {CLIENT_ALLOWED[part]}"):
+                wrong.append(f"{'/'.join(parts)} imports {module}")
+    assert not wrong
+
+
 def test_one_file_reads_the_environment() -> None:
     readers = set()
     for path, parts in FILES.items():
@@ -75,5 +100,5 @@ def test_one_file_reads_the_environment() -> None:
 
 
 def test_no_written_file_has_more_than_400_lines() -> None:
-    files = [*FILES, *(ROOT / "tests").rglob("*.py")]
+    files = [*FILES, *CLIENT.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     assert not [path.name for path in files if len(path.read_text().splitlines()) > 400]

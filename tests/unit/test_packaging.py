@@ -15,6 +15,7 @@ from tokenwire.engines.scripted import ScriptedEngine, words
 ROOT = Path(__file__).parents[2]
 
 CLIENT = """
+import asyncio
 import sys
 import grpc
 from tokenwire.v1 import generate_service_pb2, generate_service_pb2_grpc
@@ -22,7 +23,21 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = generate_service_pb2_grpc.GenerateServiceStub(channel)
     stream = stub.StreamGenerate(generate_service_pb2.GenerateRequest(prompt="hi"), timeout=20)
     print("".join(event.delta.text for event in stream), end="")
-extra = {"protovalidate", "pydantic", "httpx", "typer", "buf"} & set(sys.modules)
+import tokenwire_client
+with tokenwire_client.Client(sys.argv[1]) as client:
+    with client.stream("hi") as stream:
+        print("|" + "".join(stream.pieces()), end="")
+    try:
+        client.generate("")
+    except tokenwire_client.RefusedError as error:
+        print("|" + error.reason, end="")
+
+async def main():
+    async with tokenwire_client.AsyncClient(sys.argv[1]) as client:
+        print("|" + (await client.generate("hi")).text, end="")
+
+asyncio.run(main())
+extra = {"protovalidate", "pydantic", "httpx", "typer", "buf", "google.rpc"} & set(sys.modules)
 assert not extra, extra
 """
 
@@ -35,12 +50,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_package_and_its_descriptors_and_nothing_beside_it(wheel: Path) -> None:
+def test_the_wheel_holds_both_packages_and_the_descriptors_and_nothing_beside_it(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "tokenwire/v1/descriptors.binpb" in names
-    assert "tokenwire/py.typed" in names
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"tokenwire"}
+    assert {"tokenwire/py.typed", "tokenwire_client/py.typed"} <= set(names)
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"tokenwire", "tokenwire_client"}
 
 
 @pytest.fixture(params=["highest", "lowest-direct"])
@@ -61,7 +76,7 @@ async def test_a_client_needs_the_wheel_without_extras_alone(python: Path, tmp_p
         )
         out, _ = await client.communicate()
     assert client.returncode == 0
-    assert out.decode() == "Once upon a time"
+    assert out.decode() == "Once upon a time|Once upon a time|INVALID_REQUEST|Once upon a time"
 
 
 def test_the_command_line_without_its_extra_says_what_to_install(python: Path) -> None:

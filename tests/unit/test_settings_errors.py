@@ -64,6 +64,7 @@ def test_file_has_types_of_its_own(tmp_path: Path) -> None:
 
 # Wrong values.
 
+JOURNAL = "memory, file:FOLDER, or redis://HOST:PORT (rediss:// with TLS, unix:///SOCKET)"
 LISTEN = "host:port or [::1]:port, with a port of at most 65535"
 
 
@@ -88,7 +89,14 @@ LISTEN = "host:port or [::1]:port, with a port of at most 65535"
         ("retention_seconds", "-1", "a number of seconds of at least 0 and of at most 2592000"),
         ("log_level", "loud", "one of debug, info, warning, error"),
         ("log_format", "xml", "one of auto, json, console"),
-        ("journal", "postgres", "one of memory"),
+        ("journal", "postgres", JOURNAL),
+        ("journal", "file:", JOURNAL),
+        ("journal", "redis://", JOURNAL),
+        ("journal", "redis://host?password=x", JOURNAL),
+        ("journal", "unix://", JOURNAL),
+        ("journal_fsync", "sometimes", "one of never, interval, always"),
+        ("journal_outage", "stop", "one of continue, fail"),
+        ("failover", "perhaps", "one of none, before_first_token, continue"),
         ("otel_endpoint", "collector:4317", ADDRESS),
         ("otel_endpoint", "http://me:pw@collector", ADDRESS),
     ],
@@ -99,11 +107,17 @@ def test_wrong_value_is_told_by_name_kind_and_source(name: str, value: str, kind
     assert problems({}, {variable: value}) == [f"{name}: wants {kind} (from {variable})"]
 
 
-@pytest.mark.parametrize("journal", ["file", "redis"])
-def test_journal_of_a_later_release_is_refused_by_name(journal: str) -> None:
+@pytest.mark.parametrize("journal", [f"redis://me:{SECRET}@host:6379", f"rediss://:{SECRET}@host"])
+def test_a_journal_s_address_has_no_password_and_does_not_tell_it(journal: str) -> None:
     assert problems({"journal": journal}) == [
-        f'journal: knows only memory as yet; the journal "{journal}" comes with a later release (from flag --journal)'
+        "journal: wants no name and no password in the address: redis_username and redis_password have them "
+        "(from flag --journal)"
     ]
+
+
+@pytest.mark.parametrize("key", [SECRET, "c2hvcnQ=", "=" * 44])
+def test_a_journal_s_key_is_32_bytes_in_base64_and_is_not_told(key: str) -> None:
+    assert problems({"journal_key": key}) == ["journal_key: wants 32 bytes in Base64 (from flag --journal-key)"]
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "~nobody-of-this-name/cache"])

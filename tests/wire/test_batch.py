@@ -142,7 +142,7 @@ async def test_a_bad_item_fails_alone_as_its_unary_rpc_would(name: str) -> None:
             job.submission.prompt or "", words("well")
         )
 
-    async with service(ScriptedEngine(script=script)) as running:
+    async with service(ScriptedEngine(script=script), failover="none") as running:
         told = await refused(running.generate.Generate(BAD[name]))
         talk = Talk(running)
         await talk.open()

@@ -1,57 +1,20 @@
-"""`tokenwire generate` against a server that breaks its promises."""
+"""`tokenwire generate` on a line that breaks, and against a server that breaks its promises."""
 
-import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
-from harness.command_line import tokenwire
-from tokenwire.v1.cursor_pb2 import Cursor
-from tokenwire.v1.event_pb2 import ChannelEnd, ChoiceEnd, Delta, End, Event, Start
-from tokenwire.v1.generate_service_pb2 import GenerateRequest
-from tokenwire.v1.generate_service_pb2_grpc import GenerateServiceServicer, add_GenerateServiceServicer_to_server
-from tokenwire.v1.run_pb2 import RunResult
-
-START = Event(start=Start(run_id="run_1"), cursor=Cursor(seq=1))
-HALF = Event(delta=Delta(text="half"), cursor=Cursor(seq=2))
-
-
-def end(text: str, size: int | None = None) -> Event:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    channel = ChannelEnd(bytes=len(text) if size is None else size, sha256=digest)
-    return Event(end=End(choices=[ChoiceEnd()], channels=[channel]), cursor=Cursor(seq=3))
-
-
-class Broken(GenerateServiceServicer):
-    """Sends these events, and then a status."""
-
-    def __init__(self, events: Sequence[Event], code: grpc.StatusCode) -> None:
-        self._events = events
-        self._code = code
-
-    async def Generate(self, request: GenerateRequest, context: Any) -> RunResult:  # noqa: N802
-        raise NotImplementedError
-
-    async def StreamGenerate(self, request: GenerateRequest, context: Any) -> AsyncIterator[Event]:  # noqa: N802
-        for event in self._events:
-            yield event
-        if self._code is not grpc.StatusCode.OK:
-            await context.abort(self._code, "Socket closed")
-
-
-@asynccontextmanager
-async def broken(*events: Event, code: grpc.StatusCode = grpc.StatusCode.OK) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    add_GenerateServiceServicer_to_server(Broken(events, code), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
+from harness.command_line import begun, on_terminal, outcome, tokenwire
+from harness.fault_proxy import fault_proxy
+from harness.service import service
+from tokenwire.domain.generation import Job
+from tokenwire.engines.scripted import ScriptedEngine, Step, WaitFor, words
+from tokenwire.v1.event_pb2 import Delta, Event
+from wire.test_client_faults import HALF, START, end, scripted
 
 
 @pytest.mark.asyncio
@@ -69,16 +32,105 @@ async def broken(*events: Event, code: grpc.StatusCode = grpc.StatusCode.OK) -> 
     ids=["no end", "other text", "missing text", "gap"],
 )
 async def test_a_stream_that_is_not_whole_is_an_error(events: list[Event], said: str) -> None:
-    async with broken(*events) as target:
+    async def script(context: Any, call: int) -> AsyncIterator[Event]:
+        for event in events:
+            yield event
+
+    async with scripted(script) as (target, _):
         done = await tokenwire("generate", "hi", "--target", target)
     assert (done.code, done.out) == (2, "half")
     assert said in done.err
 
 
 @pytest.mark.asyncio
-async def test_a_broken_connection_says_how_to_go_on() -> None:
-    async with broken(START, HALF, code=grpc.StatusCode.UNAVAILABLE) as target:
-        done = await tokenwire("generate", "hi", "--target", target)
+async def test_a_connection_that_stays_broken_says_how_to_go_on() -> None:
+    async def script(context: Any, call: int) -> AsyncIterator[Event]:
+        if call == 0:
+            yield START
+            yield HALF
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    async with scripted(script) as (target, requests):
+        done = await tokenwire("generate", "hi", "--retries", "2", "--target", target)
+        assert len(requests) == 3
+        as_json = await tokenwire("generate", "hi", "--retries", "0", "--json", "--target", target)
     assert (done.code, done.out) == (2, "half")
-    assert "UNAVAILABLE: the connection to the server broke. " in done.err
+    assert done.err.startswith("tokenwire: the connection to the server broke; going on\ntokenwire: UNAVAILABLE: ")
     assert "tokenwire runs attach run_1 --after '{\"seq\":2}'" in done.err
+    assert (as_json.code, as_json.err) == (2, "")
+    assert json.loads(as_json.out.splitlines()[-1])["error"]["code"] == "UNAVAILABLE"
+
+
+class Halves:
+    """An engine that writes one half of its answer, and the other when it is told."""
+
+    def __init__(self) -> None:
+        self.going_on = asyncio.Event()
+        self.engine = ScriptedEngine(script=self._script)
+
+    def _script(self, job: Job) -> list[Step]:
+        return [words("one half")[0], words("one half")[1], WaitFor(self.going_on), *words(", the other")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [([], "tokenwire: the connection to the server broke; going on\n"), (["--quiet"], ""), (["--json"], "")],
+)
+async def test_a_broken_line_is_taken_up_again_and_the_output_is_whole(flags: list[str], said: str) -> None:
+    halves = Halves()
+    async with (
+        service(halves.engine) as running,
+        fault_proxy(running.port) as proxy,
+        begun("generate", "hi", *flags, "--target", f"127.0.0.1:{proxy.port}") as process,
+    ):
+        assert process.stdout is not None
+        seen = await process.stdout.readuntil(b"half")
+        await proxy.cut()
+        halves.going_on.set()
+        done = await outcome(process)
+    assert (done.code, done.err) == (0, said)
+    out = seen.decode() + done.out
+    if "--json" in flags:
+        events = [json.loads(line) for line in out.splitlines()]
+        assert [next(iter(event)) for event in events].count("end") == 1
+        out = "".join(event["delta"]["text"] for event in events if "delta" in event)
+    assert out == "one half, the other"
+    assert halves.engine.started == 1
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_followed_is_taken_up_again() -> None:
+    halves = Halves()
+    async with (
+        service(halves.engine) as running,
+        fault_proxy(running.port) as proxy,
+        begun("generate", "hi", "--request-id", "a", "--target", running.address) as first,
+    ):
+        assert first.stdout is not None
+        await first.stdout.readuntil(b"half")
+        async with begun("runs", "attach", "a", "--target", f"127.0.0.1:{proxy.port}") as process:
+            assert process.stdout is not None
+            await process.stdout.readuntil(b"half")
+            await proxy.cut()
+            halves.going_on.set()
+            done = await outcome(process)
+        await outcome(first)
+    assert (done.code, done.out) == (0, ", the other")
+    assert "going on" in done.err
+
+
+@pytest.mark.asyncio
+async def test_a_terminal_is_told_on_a_line_of_its_own() -> None:
+    halves = Halves()
+    async with (
+        service(halves.engine) as running,
+        fault_proxy(running.port) as proxy,
+        on_terminal("generate", "hi", "--target", f"127.0.0.1:{proxy.port}") as terminal,
+    ):
+        await terminal.shows("one half")
+        await proxy.cut()
+        await terminal.shows("one half\ntokenwire: the connection to the server broke; going on\n")
+        halves.going_on.set()
+        assert await terminal.ended() == 0
+    assert "going on\n, the other\n" in terminal.text

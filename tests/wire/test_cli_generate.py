@@ -102,7 +102,7 @@ def failing(job: Job) -> list[Step]:
 
 @pytest.mark.asyncio
 async def test_a_run_that_fails_leaves_its_text_and_one_clear_line() -> None:
-    async with service(ScriptedEngine(script=failing)) as running:
+    async with service(ScriptedEngine(script=failing), failover="none") as running:
         done = await tokenwire("generate", "hi", "--target", running.address)
     assert (done.code, done.out) == (2, "half an answer")
     assert done.err.startswith("tokenwire: DATA_LOSS (ENGINE_LOST): the engine is gone [retry after 1.0 s; rpc ")
@@ -111,7 +111,7 @@ async def test_a_run_that_fails_leaves_its_text_and_one_clear_line() -> None:
 
 @pytest.mark.asyncio
 async def test_with_json_the_error_is_json_too() -> None:
-    async with service(ScriptedEngine(script=failing)) as running:
+    async with service(ScriptedEngine(script=failing), failover="none") as running:
         done = await tokenwire("generate", "hi", "--json", "--target", running.address)
     *_, end, last = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, done.err) == (2, "")

@@ -20,7 +20,7 @@ from tokenwire.v1.event_pb2 import Event
 from tokenwire.v1.finish_pb2 import FINISH_REASON_ERROR
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
 from tokenwire.v1.model_service_pb2 import GetModelRequest
-from tokenwire.v1.run_pb2 import FAILOVER_POLICY_CONTINUE, Limits, RunOptions
+from tokenwire.v1.run_pb2 import Limits, RunOptions
 from tokenwire.v1.run_service_pb2 import (
     AttachRunRequest,
     CancelRunRequest,
@@ -169,7 +169,6 @@ CASES = [
     ),
     _unsupported(_generate(sampling=Sampling(top_k=5)), "sampling.top_k", field="sampling.top_k", engine="scripted"),
     _unsupported(_generate(stopping=Stopping(stop=["x"])), "stopping.stop", field="stopping.stop", engine="scripted"),
-    _unsupported(_generate(run=RunOptions(failover=FAILOVER_POLICY_CONTINUE)), "run.failover"),
     _unsupported(_generate(limits=Limits(allow_partial=True)), "limits.allow_partial"),
     _unsupported(
         _generate(delivery=Delivery(buffering=Buffering(mode=BUFFERING_MODE_SENTENCE))), "delivery.buffering.mode"
@@ -277,7 +276,7 @@ def _is_whole(told: Refusal) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_an_error_has_its_code_its_reason_and_its_details(case: Case) -> None:
     engine = ScriptedEngine(script=lambda job: case.script)
-    async with service(engine, **case.settings) as running:
+    async with service(engine, **{"failover": "none"} | case.settings) as running:
         told = await refused(case.ask(running))
     _is_whole(told)
     assert (told.code, told.reason) == (case.code, case.reason)
@@ -321,7 +320,7 @@ async def test_a_run_that_dies_after_text_ends_with_its_error_then_the_status_sa
     script = [*words("some text")[:-1], *loss.script]
     engine = ScriptedEngine(script=lambda job: script)
     request = GenerateRequest(prompt="hi", limits={"stall_timeout": {"nanos": 100_000_000}})  # type: ignore[arg-type]
-    async with service(engine) as running:
+    async with service(engine, failover="none") as running:
         events, told = await read_to_refusal(running.generate.StreamGenerate(request))
     _is_whole(told)
     assert (told.code, told.reason) == (loss.code, loss.reason)

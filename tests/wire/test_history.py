@@ -170,7 +170,7 @@ def takes(change: Callable[[list[Envelope]], list[Envelope]]) -> Callable[[pytes
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         take = View.take
-        monkeypatch.setattr(View, "take", lambda self: change(take(self)))
+        monkeypatch.setattr(View, "take", lambda self: change(list(take(self))))
 
     return patch
 

@@ -57,7 +57,7 @@ class Halves:
 @asynccontextmanager
 async def halves() -> AsyncIterator[tuple[Halves, Service]]:
     one = Halves()
-    async with service(one.engine) as running:
+    async with service(one.engine, failover="none") as running:
         yield one, running
 
 

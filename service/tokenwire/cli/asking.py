@@ -6,9 +6,7 @@ from tokenwire.cli.connection import Connection
 from tokenwire.cli.options import AnswerOptions
 from tokenwire.cli.printing import Output, output_for
 from tokenwire.cli.requests import chat_request, generate_request, new_request_id
-from tokenwire.cli.stream import Answer, Leave, cancelling, staying
-from tokenwire.v1.chat_service_pb2_grpc import ChatServiceStub
-from tokenwire.v1.generate_service_pb2_grpc import GenerateServiceStub
+from tokenwire.cli.stream import Answer
 from tokenwire.v1.message_pb2 import Message
 
 
@@ -16,12 +14,11 @@ def prompt_answer(connection: Connection, prompt: str, options: AnswerOptions) -
     """Returns the answer to a prompt, to be read."""
     request_id = options.request_id or new_request_id()
     request = generate_request(prompt, options, request_id)
-    stub = GenerateServiceStub(connection.channel)
     return Answer(
         connection,
-        lambda: stub.StreamGenerate(request, timeout=options.timeout),
+        lambda notes: connection.client.stream(request, timeout=options.timeout, on_reconnect=notes),
         _output(options),
-        leave=_leave(connection, options, request_id),
+        stays=request_id if options.detached else "",
     )
 
 
@@ -29,18 +26,13 @@ def chat_answer(connection: Connection, messages: Sequence[Message], options: An
     """Returns the answer to a chat, to be read."""
     request_id = options.request_id or new_request_id()
     request = chat_request(messages, options, request_id)
-    stub = ChatServiceStub(connection.channel)
     return Answer(
         connection,
-        lambda: stub.StreamChat(request, timeout=options.timeout),
+        lambda notes: connection.client.stream_chat(request, timeout=options.timeout, on_reconnect=notes),
         _output(options),
-        leave=_leave(connection, options, request_id),
+        stays=request_id if options.detached else "",
     )
 
 
 def _output(options: AnswerOptions) -> Output:
     return output_for(as_json=options.as_json, quiet=options.quiet, raw=options.raw, choices=options.n or 1)
-
-
-def _leave(connection: Connection, options: AnswerOptions, request_id: str) -> Leave:
-    return staying(request_id) if options.detached else cancelling(connection, request_id)

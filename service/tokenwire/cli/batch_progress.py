@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tokenwire.cli.stream import say
+from tokenwire.cli.saying import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -31,7 +31,7 @@ def chat(
     text = given_or_piped(message)
     if text is None and (options.as_json or options.request_id):
         raise typer.BadParameter("a talk takes neither --json nor --request-id.", param_hint="MESSAGE")
-    with Connection(options.target, as_json=options.as_json) as connection:
+    with Connection(options.target, as_json=options.as_json, retries=options.retries) as connection:
         if text is None:
             talk(connection, options)
         else:

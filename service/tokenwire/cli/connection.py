@@ -1,4 +1,4 @@
-"""A connection to a service, for a command that is not a coroutine itself."""
+"""A client of a service, for a command that is not a coroutine itself."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,59 +8,56 @@ from typing import Any, Self, TypeVar
 from grpc import aio
 
 from tokenwire.cli.failure import CommandError
+from tokenwire.cli.options import DEFAULT_RETRIES
 from tokenwire.cli.rpc_failure import failure_of
+from tokenwire_client import AsyncClient, Policy, TokenwireClientError
 
 T = TypeVar("T")
 
-_OPTIONS = [
-    # A dead peer is noticed even while nothing is written, during a long prefill.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-]
-
 
 class Connection:
-    """A channel and the event loop it lives in.
+    """A client and the event loop it lives in.
 
     Args:
         target: the server's address.
         as_json: errors are told as JSON.
+        retries: how often a broken line is taken up again, until something new comes.
 
     Attributes:
-        channel: for stubs; there is one inside the `with` block.
+        client: the client.
     """
 
-    channel: aio.Channel
-
-    def __init__(self, target: str, *, as_json: bool = False) -> None:
+    def __init__(self, target: str, *, as_json: bool = False, retries: int = DEFAULT_RETRIES) -> None:
         self.target = target
+        # Whoever mistypes an address is to hear so at once.
+        self.client = AsyncClient(target, policy=Policy(attempts=retries, wait_for_server=False))
         self._as_json = as_json
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
-        self._runner.run(self._open())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._runner.run(self.channel.close())
+            self._runner.run(self.client.close())
         finally:
             self._runner.__exit__(kind, error, traceback)
 
+    @property
+    def channel(self) -> aio.Channel:
+        """The channel, for stubs; to be asked for in a coroutine."""
+        return self.client.channel
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine. Raises CommandError for a gRPC error, KeyboardInterrupt at Ctrl-C."""
+        """Runs a coroutine. Raises CommandError for an error of the client or of gRPC, KeyboardInterrupt at Ctrl-C."""
         try:
             return self._runner.run(work)
-        except aio.AioRpcError as error:
+        except (TokenwireClientError, aio.AioRpcError) as error:
             failure = failure_of(error, self.target)
         except CommandError as caught:
             failure = caught
         failure.as_json = self._as_json
         raise failure from None
-
-    async def _open(self) -> None:
-        self.channel = aio.insecure_channel(self.target, options=_OPTIONS)

@@ -25,5 +25,5 @@ def generate(
     text = given_or_piped(prompt)
     if text is None:
         raise typer.BadParameter("give a PROMPT, or pipe one in.", param_hint="PROMPT")
-    with Connection(options.target, as_json=options.as_json) as connection:
+    with Connection(options.target, as_json=options.as_json, retries=options.retries) as connection:
         prompt_answer(connection, text, options).read()

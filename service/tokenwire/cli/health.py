@@ -44,8 +44,6 @@ def _states(name: str | None, target: str, timeout: float | None, as_json: bool)
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from tokenwire.cli.connection import Connection
-    from tokenwire.v1.model_service_pb2 import ListModelsRequest
-    from tokenwire.v1.model_service_pb2_grpc import ModelServiceStub
 
     async def ask() -> dict[str, str]:
         states = {}
@@ -63,8 +61,8 @@ def _states(name: str | None, target: str, timeout: float | None, as_json: bool)
 
     async def names() -> list[str]:
         # The health service cannot list its names; an engine that has told no model yet is not seen.
-        found = await ModelServiceStub(connection.channel).ListModels(ListModelsRequest(), timeout=timeout)
-        engines = {f"engine:{engine.name}": None for model in found.models for engine in model.engines}
+        found = await connection.client.models(timeout=timeout)
+        engines = {f"engine:{engine.name}": None for model in found for engine in model.engines}
         return ["", *(f"tokenwire.v1.{service}" for service in SERVICES), *engines]
 
     with Connection(target, as_json=as_json) as connection:

@@ -13,14 +13,9 @@ def models(target: Target = DEFAULT_TARGET, timeout: Timeout = 10.0, as_json: Js
     from tokenwire.cli.connection import Connection
     from tokenwire.cli.printing import json_line
     from tokenwire.cli.tables import print_rows
-    from tokenwire.v1.model_service_pb2 import ListModelsRequest, ListModelsResponse
-    from tokenwire.v1.model_service_pb2_grpc import ModelServiceStub
-
-    async def ask() -> ListModelsResponse:
-        return await ModelServiceStub(connection.channel).ListModels(ListModelsRequest(), timeout=timeout)
 
     with Connection(target, as_json=as_json) as connection:
-        found = connection.run(ask()).models
+        found = connection.run(connection.client.models(timeout=timeout))
     if as_json:
         for model in found:
             print(json_line(model))

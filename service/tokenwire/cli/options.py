@@ -8,13 +8,19 @@ import typer
 DEFAULT_TARGET = "127.0.0.1:50051"
 # A dropped connection is taken up again; a run that nobody comes back to ends after this.
 DEFAULT_GRACE_SECONDS = 30.0
+# Together they outlast that.
+DEFAULT_RETRIES = 20
 
 Target = Annotated[
     str, typer.Option("--target", envvar="TOKENWIRE_TARGET", metavar="HOST:PORT", help="The server's address.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; errors too.")]
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Give up after so many seconds.")
+    float | None,
+    typer.Option("--timeout", min=0.001, max=86400, metavar="SECONDS", help="Give up after so many seconds."),
+]
+Retries = Annotated[
+    int, typer.Option("--retries", min=0, help="After a broken line, try so often to go on before giving up.")
 ]
 Buffer = Annotated[
     str | None,
@@ -56,6 +62,7 @@ class AnswerOptions:
     ] = DEFAULT_GRACE_SECONDS
     buffer: Buffer = None
     timeout: Timeout = None
+    retries: Retries = DEFAULT_RETRIES
     as_json: Json = False
     quiet: Quiet = False
     raw: Raw = False

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from tokenwire.cli.footer import footer
 from tokenwire.cli.loading import LoadingLine
+from tokenwire.cli.saying import say
 from tokenwire.cli.terminal import Plain, on_terminal, plain
 from tokenwire.v1.event_pb2 import Event
 
@@ -20,6 +21,10 @@ class Output(Protocol):
 
     def event(self, event: Event) -> None:
         """Shows the next event."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tells people of something that happened on the way."""
         ...
 
     def close(self) -> None:
@@ -47,6 +52,9 @@ class JsonLines:
         """Prints it."""
         _write(f"{json_line(event)}\n")
 
+    def note(self, text: str) -> None:
+        """Says nothing: programs read this."""
+
     def close(self) -> None:
         """Holds nothing back."""
 
@@ -73,6 +81,7 @@ class PipedText:
     """Prints the text alone, byte for byte; further choices each after a line break."""
 
     def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
         self._choices = _Choices(self._show)
         self._loading = LoadingLine(quiet=quiet)
         self._written = False
@@ -82,6 +91,12 @@ class PipedText:
         self._loading.event(event)
         if event.HasField("delta"):
             self._choices.add(event.delta.choice, event.delta.text)
+
+    def note(self, text: str) -> None:
+        """Says it on standard error."""
+        self._loading.close()
+        if not self._quiet:
+            say(text)
 
     def close(self) -> None:
         """Prints the further choices."""
@@ -121,6 +136,14 @@ class TerminalText:
                 self._print(self._safe(0, "reasoning", event.reasoning_delta.text), dim=True)
             case "end":
                 self._footer = footer(event.end, self._run_id)
+
+    def note(self, text: str) -> None:
+        """Says it on a line of its own."""
+        self._loading.close()
+        if not self._quiet:
+            if not self._column_zero:
+                self._print("\n")
+            say(text)
 
     def close(self) -> None:
         """Prints the further choices, and the figures once the run has ended."""

@@ -9,15 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tokenwire.cli.connection import Connection
 from tokenwire.cli.footer import reason_name
 from tokenwire.cli.printing import Output, json_line
-from tokenwire.cli.stream import Answer, staying
+from tokenwire.cli.stream import Answer
 from tokenwire.cli.tables import print_rows
 from tokenwire.v1.cursor_pb2 import Cursor
 from tokenwire.v1.delivery_pb2 import Delivery
 from tokenwire.v1.run_pb2 import Run, RunState
-from tokenwire.v1.run_service_pb2 import AttachRunRequest, CancelRunRequest, GetRunRequest, ListRunsRequest
-from tokenwire.v1.run_service_pb2_grpc import RunServiceStub
-
-PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,42 +23,31 @@ class Named:
     name: str
     by_request: bool = False
 
-    def put(self, request: GetRunRequest | CancelRunRequest | AttachRunRequest) -> None:
-        """Writes the name into a request."""
-        if self.name.startswith("run_") and not self.by_request:
-            request.run_id = self.name
-        else:
-            request.request_id = self.name
+    @property
+    def run_id(self) -> str:
+        """The run's id, if that is what it is named by."""
+        return self.name if self.name.startswith("run_") and not self.by_request else ""
+
+    @property
+    def request_id(self) -> str:
+        """The request's id, if that is what it is named by."""
+        return "" if self.run_id else self.name
 
 
 async def listed(connection: Connection, state: str, limit: int, timeout: float | None) -> list[Run]:
     """Returns runs, newest first."""
-    stub = RunServiceStub(connection.channel)
     wanted = RunState.Value(f"RUN_STATE_{state or 'UNSPECIFIED'}")
-    runs: list[Run] = []
-    token = ""
-    while len(runs) < limit:
-        size = min(limit - len(runs), PAGE)
-        page = await stub.ListRuns(ListRunsRequest(page_size=size, page_token=token, state=wanted), timeout=timeout)
-        runs += page.runs
-        token = page.next_page_token
-        if not token:
-            break
-    return runs
+    return await connection.client.runs(limit=limit, state=wanted, timeout=timeout)
 
 
 async def found(connection: Connection, named: Named, timeout: float | None) -> Run:
     """Returns a run."""
-    request = GetRunRequest()
-    named.put(request)
-    return await RunServiceStub(connection.channel).GetRun(request, timeout=timeout)
+    return await connection.client.get(named.run_id, request_id=named.request_id, timeout=timeout)
 
 
 async def cancelled(connection: Connection, named: Named, timeout: float | None) -> Run:
     """Ends a run and returns it."""
-    request = CancelRunRequest()
-    named.put(request)
-    return await RunServiceStub(connection.channel).CancelRun(request, timeout=timeout)
+    return await connection.client.cancel(named.run_id, request_id=named.request_id, timeout=timeout)
 
 
 def attached(
@@ -74,15 +59,18 @@ def attached(
     output: Output,
 ) -> Answer:
     """Returns the answer of a run that somebody has begun, to be read."""
-    stub = RunServiceStub(connection.channel)
-    request = AttachRunRequest(after=after, delivery=delivery)
-    named.put(request)
     return Answer(
         connection,
-        lambda: stub.AttachRun(request, timeout=timeout),
+        lambda notes: connection.client.attach(
+            named.run_id,
+            request_id=named.request_id,
+            after=after,
+            delivery=delivery,
+            timeout=timeout,
+            on_reconnect=notes,
+        ),
         output,
-        leave=staying(named.name),
-        from_start=after is None or after == Cursor(),
+        stays=named.name,
     )
 
 

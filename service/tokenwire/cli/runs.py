@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tokenwire.cli.options import DEFAULT_TARGET, Buffer, Json, Quiet, Raw, Target, Timeout
+from tokenwire.cli.options import DEFAULT_RETRIES, DEFAULT_TARGET, Buffer, Json, Quiet, Raw, Retries, Target, Timeout
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -97,6 +97,7 @@ def attach(
     as_json: Json = False,
     quiet: Quiet = False,
     raw: Raw = False,
+    retries: Retries = DEFAULT_RETRIES,
 ) -> None:
     """Streams a run: what is written already, then what comes. Ctrl-C leaves the run as it is."""
     from tokenwire.cli.connection import Connection
@@ -106,5 +107,5 @@ def attach(
 
     cursor, delivery = cursor_of(after), delivery_of(buffer)
     output = output_for(as_json=as_json, quiet=quiet, raw=raw)
-    with Connection(target, as_json=as_json) as connection:
+    with Connection(target, as_json=as_json, retries=retries) as connection:
         attached(connection, Named(name, by_request=by_request), cursor, delivery, timeout, output).read()

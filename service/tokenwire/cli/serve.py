@@ -16,6 +16,7 @@ from tokenwire.cli.loaded import load
 from tokenwire.cli.signature import as_command
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.status import EngineState
+from tokenwire.journal.journal import JournalError
 from tokenwire.server import run
 from tokenwire.settings import SettingOption, Settings, options, split_listen
 from tokenwire.telemetry.logs import configure_logs
@@ -53,10 +54,13 @@ def serve(**flags: object) -> None:
 async def _serve(settings: Settings, fetching: Fetching) -> None:
     try:
         app = build(settings, on_progress=fetching.progress)
-    except ValueError as error:
+    except (ValueError, JournalError) as error:
         # Such as a model file that is none.
         raise CommandError(str(error), exit_code=USAGE) from error
-    await run(app, lambda port: _announce(app, port))
+    try:
+        await run(app, lambda port: _announce(app, port))
+    except JournalError as error:
+        raise CommandError(f"journal: {error}", exit_code=SERVER) from error
 
 
 def _announce(app: App, port: int) -> None:

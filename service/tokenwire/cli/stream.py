@@ -1,33 +1,22 @@
-"""Reads one answer, and leaves it as its run deserves."""
+"""Prints one answer, and leaves it as its run deserves."""
 
 import asyncio
 import signal
-import sys
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from google.protobuf.json_format import MessageToJson
-from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from tokenwire.cli.connection import Connection
-from tokenwire.cli.failure import CommandError
 from tokenwire.cli.printing import Output
-from tokenwire.cli.rpc_failure import failure_of
-from tokenwire.cli.verification import Verification
-from tokenwire.v1.cursor_pb2 import Cursor
-from tokenwire.v1.event_pb2 import Event
-from tokenwire.v1.run_service_pb2 import CancelRunRequest
-from tokenwire.v1.run_service_pb2_grpc import RunServiceStub
+from tokenwire.cli.rpc_failure import broken, failure_of
+from tokenwire.cli.saying import say
+from tokenwire_client import AsyncStream, BrokenError, Failure, TokenwireClientError
+from tokenwire_client.aio.stream import OnReconnect
 
-CANCEL_SECONDS = 3.0
 # After its cancellation a run's last events are there at once, or do not come.
 LAST_EVENTS_SECONDS = 1.0
-
-Call = Callable[[], AsyncIterable[Event]]
-# Tells whether the run ends now.
-Leave = Callable[[], Coroutine[Any, Any, bool]]
 
 
 class Answer:
@@ -35,34 +24,25 @@ class Answer:
 
     Args:
         connection: the connection to the server.
-        call: begins the call.
+        stream: makes the stream; its argument is to hear of new attempts.
         output: where the events go.
-        leave: what to do before a call is dropped whose run has not ended.
-        from_start: whether the call reads from the run's start.
-
-    Attributes:
-        ended: whether its `end` came.
+        stays: how people name the run, if it is to go on when they leave; empty: it is cancelled then.
     """
 
     def __init__(
-        self, connection: Connection, call: Call, output: Output, *, leave: Leave, from_start: bool = True
+        self, connection: Connection, stream: Callable[[OnReconnect], AsyncStream], output: Output, *, stays: str = ""
     ) -> None:
-        self.ended = False
         self._connection = connection
-        self._call = call
+        self._stream = stream(self._reconnects)
         self._output = output
-        self._leave = leave
+        self._stays = stays
         self._leaving: asyncio.Task[bool] | None = None
-        self._verification = Verification(from_start=from_start)
-        self._texts: list[str] = []
-        self._run_id = ""
-        self._cursor = Cursor()
         self._events = 0
 
     @property
     def text(self) -> str:
         """The first choice, as far as it was read."""
-        return "".join(self._texts)
+        return self._stream.text
 
     def read(self) -> None:
         """Prints the events of the stream until its end.
@@ -79,8 +59,8 @@ class Answer:
                 raise
 
     async def _read(self) -> None:
-        # In a task of its own: cancelling the one that reads would drop the call before the server has been told.
-        reader = asyncio.create_task(self._follow(self._call()))
+        # In a task of its own, so that the last events can be read after Ctrl-C.
+        reader = asyncio.create_task(self._follow())
         try:
             await asyncio.wait([reader])
         except asyncio.CancelledError:
@@ -96,11 +76,9 @@ class Answer:
                 self._output.close()
             except BrokenPipeError as gone:
                 error = error or gone
-            if error is not None and not _is_from_server(error):
-                await self._leave_once()
-        if isinstance(error, AioRpcError):
+        if isinstance(error, TokenwireClientError):
             raise failure_of(
-                error, self._connection.target, answered=self._events > 0, hint=self._resume_hint()
+                error, self._connection.target, answered=self._events > 0, hint=self._resume_hint(error)
             ) from None
         if isinstance(error, KeyboardInterrupt):
             # It has ended the loop's run already; once more would end the next one.
@@ -108,71 +86,44 @@ class Answer:
         if error is not None:
             raise error
 
-    async def _follow(self, events: AsyncIterable[Event]) -> None:
-        async for event in events:
-            self._events += 1
-            self._verification.add(event)
-            self._cursor = event.cursor
-            if event.HasField("start"):
-                self._run_id = event.start.run_id
-            elif event.HasField("delta") and event.delta.choice == 0:
-                self._texts.append(event.delta.text)
-            self._output.event(event)
-            if event.HasField("end"):
-                self.ended = True
-                self._verification.check(event.end)
-        if not self.ended:
-            raise CommandError("the stream ended without its `end` event: the answer may not be whole")
+    async def _follow(self) -> None:
+        async with self._stream as stream:
+            async for event in stream:
+                self._events += 1
+                self._output.event(event)
 
     async def _leave_once(self) -> bool:
-        if self.ended:
+        """Tells whether the run ends now."""
+        if self._stream.end is not None:
             return True
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave())
         # Whoever is cancelled while waiting must not cancel it.
         return await asyncio.shield(self._leaving)
 
-    def _resume_hint(self) -> str:
-        if self.ended or self._leaving or not self._run_id:
-            return ""
-        after = MessageToJson(self._cursor, preserving_proto_field_name=True, indent=None)
-        return f"To go on: tokenwire runs attach {self._run_id} --after '{after.replace(' ', '')}'"
-
-
-def cancelling(connection: Connection, request_id: str) -> Leave:
-    """Returns how to leave a run that nobody else wants: it is cancelled."""
-
-    async def leave() -> bool:
-        stub: Any = RunServiceStub(connection.channel)
+    async def _leave(self) -> bool:
+        run = self._stays
+        if run:
+            say(f"the run goes on; to follow it: tokenwire runs attach {run}; to stop it: tokenwire runs cancel {run}")
+            return False
         try:
-            await stub.CancelRun(CancelRunRequest(request_id=request_id), timeout=CANCEL_SECONDS)
+            await self._stream.cancel()
         except AioRpcError as error:
             say(f"the server could not be told to stop ({error.code().name}); without a reader the run ends by itself")
             return False
         return True
 
-    return leave
+    def _reconnects(self, attempt: int, failure: Failure, seconds: float) -> None:
+        if attempt == 1:
+            self._output.note(f"{broken(failure)}; going on")
 
-
-def staying(run: str) -> Leave:
-    """Returns how to leave a run that goes on."""
-
-    async def leave() -> bool:
-        say(f"the run goes on; to follow it: tokenwire runs attach {run}; to stop it: tokenwire runs cancel {run}")
-        return False
-
-    return leave
-
-
-def say(text: str) -> None:
-    """Tells people something beside the output."""
-    with suppress(OSError):
-        print(f"tokenwire: {text}", file=sys.stderr, flush=True)
-
-
-def _is_from_server(error: BaseException) -> bool:
-    """Whether the server has ended the stream, and so knows."""
-    return isinstance(error, AioRpcError) and error.code() is not StatusCode.DEADLINE_EXCEEDED
+    def _resume_hint(self, error: TokenwireClientError) -> str:
+        # Every other run that is ours was cancelled when it was left.
+        lives = isinstance(error, BrokenError) or self._stays
+        if self._stream.end is not None or self._leaving or not error.run_id or not lives:
+            return ""
+        after = MessageToJson(error.cursor, preserving_proto_field_name=True, indent=None) if error.cursor else "{}"
+        return f"To go on: tokenwire runs attach {error.run_id} --after '{after.replace(' ', '')}'"
 
 
 @contextmanager

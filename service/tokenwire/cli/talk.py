@@ -8,7 +8,7 @@ from tokenwire.cli.asking import chat_answer
 from tokenwire.cli.connection import Connection
 from tokenwire.cli.failure import CommandError
 from tokenwire.cli.options import AnswerOptions
-from tokenwire.cli.stream import say
+from tokenwire.cli.saying import say
 from tokenwire.v1.message_pb2 import ROLE_ASSISTANT, Message
 
 EXIT = "/exit"

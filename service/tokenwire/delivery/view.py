@@ -1,6 +1,7 @@
 """A reader's view of a run: what is new after its cursor, cut as it asked for."""
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tokenwire.delivery.buffers import Buffer, NoBuffer, SizeBuffer, code_point_start
@@ -72,40 +73,43 @@ class View:
 
     @property
     def behind(self) -> bool:
-        """Whether something was appended since the last `take`."""
-        return self._seen != self._log.head or self._log.dropped
+        """Whether something was committed since the last `take`."""
+        return self._seen != self._log.committed or self._log.dropped
 
-    def take(self) -> list[Envelope]:
-        """Returns the messages that can go out now; empty if there is nothing, or only text that is held back."""
-        log = self._log
-        if log.dropped:
-            raise TokenwireError(
-                Code.OUT_OF_RANGE, "TEXT_DROPPED", "the text of this run was given up under memory pressure"
-            )
-        self._seen = log.head
-        out: list[Envelope] = []
-        if len(self._positions) != len(log.channels):
+    def take(self) -> Iterator[Envelope]:
+        """Returns the messages that can go out now; none if there is nothing, or only text that is held back.
+
+        Each is made when it is asked for, so that a reader that lags holds one and not all it has missed. What is
+        appended meanwhile is for the next `take`. Raises OUT_OF_RANGE if the text was dropped, here or on the way.
+        """
+        if self._log.dropped:
+            raise _dropped()
+        self._seen = self._log.committed
+        if len(self._positions) != len(self._log.channels):
             self._open_channels()
-        markers = log.markers
-        while self._marker < len(markers):
+        return self._messages(self._seen)
+
+    def _messages(self, committed: int) -> Iterator[Envelope]:
+        markers = self._log.markers
+        while self._marker < len(markers) and markers[self._marker].seq <= committed:
             marked = markers[self._marker]
             marker = marked.marker
-            is_end = isinstance(marker, End)
-            self._texts(out, marked.seq, everything=is_end)
+            yield from self._texts(marked.seq, everything=isinstance(marker, End))
             self._marker += 1
             if isinstance(marker, End):
                 self.ended = True
                 marker = self._shown(marker)
             self.cursor = self._cursor()
-            out.append(Envelope(marker, self.cursor, marked.at_ms))
-        self._texts(out, None)
-        return out
+            yield Envelope(marker, self.cursor, marked.at_ms)
+            if self._log.dropped:
+                raise _dropped()
+        yield from self._texts(committed + 1)
 
-    def _texts(self, out: list[Envelope], before: int | None, *, everything: bool = False) -> None:
+    def _texts(self, before: int, *, everything: bool = False) -> Iterator[Envelope]:
         """Sends what the channels may send of the events numbered below `before`."""
         for position in self._positions:
             log = position.log
-            if before is None:
+            if before > self._log.head:
                 written = len(log.text)
             else:
                 count = bisect_left(log.seqs, before, position.events)
@@ -123,7 +127,9 @@ class View:
                     if stop == position.sent:
                         # One piece is longer than a whole message.
                         stop = most
-                out.append(self._delta(position, stop))
+                yield self._delta(position, stop)
+                if self._log.dropped:
+                    raise _dropped()
 
     def _delta(self, position: _Position, stop: int) -> Envelope:
         log, first = position.log, position.events
@@ -152,23 +158,24 @@ class View:
         return Envelope(delta, self.cursor, at_ms)
 
     def _cursor(self) -> Cursor:
-        log = self._log
-        open_from = log.head + 1
+        # As of `take`: what came later may be in channels that are not open yet.
+        log, committed = self._log, self._seen
+        open_from = committed + 1
         if self._marker < len(log.markers):
-            open_from = log.markers[self._marker].seq
+            open_from = min(open_from, log.markers[self._marker].seq)
         for position in self._positions:
             seqs = position.log.seqs
             if position.events < len(seqs) and seqs[position.events] < open_from:
                 open_from = seqs[position.events]
         seq = open_from - 1
-        if seq == log.head:
-            return Cursor(seq)
+        if seq == committed:
+            return Cursor(seq, (), log.epoch)
         ahead = [
             (position.log.channel, position.sent)
             for position in self._positions
             if position.sent > position.log.consumed_at(seq)[1]
         ]
-        return Cursor(seq, tuple(sorted(ahead)))
+        return Cursor(seq, tuple(sorted(ahead)), log.epoch)
 
     def _open_channels(self) -> None:
         """Takes up channels that were written to since the last look."""
@@ -242,14 +249,70 @@ _FIELDS = {
 }
 
 
+def _dropped() -> TokenwireError:
+    return TokenwireError(Code.OUT_OF_RANGE, "TEXT_DROPPED", "the text of this run was given up under memory pressure")
+
+
+# The first writer of a run; those that take over have larger numbers.
+FIRST_EPOCH = 1
+
+
 def _check(log: RunLog, after: Cursor) -> None:
     if log.dropped:
         return
-    if after.seq > log.head:
-        raise InvalidRequestError("after.seq", "is past the run", reason="CURSOR_AHEAD")
+    known = after.epoch is not None and log.epoch is not None
+    if known:
+        _check_epoch(log, after)
+    if after.seq > log.committed:
+        raise _behind() if known else InvalidRequestError("after.seq", "is past the run", reason="CURSOR_AHEAD")
     for channel, offset in after.ahead:
         channel_log = log.channel(channel)
-        if channel_log is None or offset > len(channel_log.text):
+        if channel_log is None or offset > _written(log, channel_log):
+            if known:
+                raise _behind()
             raise InvalidRequestError("after.ahead.byte_offset", "is past the run", reason="CURSOR_AHEAD")
         if not channel_log.is_boundary(offset):
             raise InvalidRequestError("after.ahead.byte_offset", "is inside a character", reason="CURSOR_INVALID")
+
+
+def _check_epoch(log: RunLog, after: Cursor) -> None:
+    """Holds a cursor against the run's writers (docs/model): what one of them showed may have been lost with it."""
+    assert after.epoch is not None
+    assert log.epoch is not None
+    if after.epoch > log.epoch:
+        raise _behind()
+    if after.epoch < log.epoch and after.epoch not in (FIRST_EPOCH, *(epoch for epoch, _ in log.takeovers)):
+        raise _lost()
+    if any(after.epoch < epoch and _beyond(log, after, head) for epoch, head in log.takeovers):
+        raise _lost()
+
+
+def _behind() -> TokenwireError:
+    """What this process knows of the run is older than what the reader has: another one, or a moment later, knows."""
+    return TokenwireError(
+        Code.UNAVAILABLE,
+        "JOURNAL_BEHIND",
+        "this server does not know the run as far as it was read yet",
+        retryable=True,
+        retry_after=0.1,
+    )
+
+
+def _lost() -> TokenwireError:
+    return TokenwireError(
+        Code.DATA_LOSS,
+        "JOURNAL_LOST",
+        "the end of what was read was lost with the journal and the writer; the run went on without it",
+    )
+
+
+def _beyond(log: RunLog, after: Cursor, head: int) -> bool:
+    """Whether a cursor lies beyond the event numbered `head`."""
+    if after.seq > head:
+        return True
+    channels = ((log.channel(channel), offset) for channel, offset in after.ahead)
+    return any(found is None or offset > found.consumed_at(head)[1] for found, offset in channels)
+
+
+def _written(log: RunLog, channel: ChannelLog) -> int:
+    return len(channel.text) if log.committed == log.head else channel.consumed_at(log.committed)[1]

@@ -43,9 +43,19 @@ class _Item:
 
 @dataclass(slots=True)
 class BatchReader:
-    """One client that follows a batch; `closed` once it will send no more items."""
+    """One client that follows a batch.
+
+    Attributes:
+        closed: whether it will send no more items.
+        detached: seconds for which the batch waits for a reader, at least, once this one has left.
+    """
 
     closed: bool = False
+    detached: float = 0.0
+
+    def detach(self, seconds: float) -> None:
+        """Says that it is the server that makes this reader leave: the batch waits for it."""
+        self.detached = max(self.detached, seconds)
 
 
 class Batch:
@@ -65,6 +75,7 @@ class Batch:
         usage: the tokens of the items that ended.
         readers: who follows it now.
         timer: ends its grace, or its retention.
+        kept_until: seconds on the event loop's clock until which it waits for a reader at least.
     """
 
     def __init__(
@@ -89,6 +100,7 @@ class Batch:
         self.log = BatchLog()
         self.readers: list[BatchReader] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.kept_until = 0.0
         self._monotonic = clock.monotonic
         self._opened_at = clock.monotonic()
         self._items: dict[Key, _Item] = {}

@@ -99,6 +99,8 @@ class Batches:
             yield reader
         finally:
             batch.readers.remove(reader)
+            if reader.detached:
+                batch.kept_until = max(batch.kept_until, asyncio.get_running_loop().time() + reader.detached)
             # Those that are still here may all have half-closed.
             batch.settle()
             if not batch.readers:
@@ -188,8 +190,9 @@ class Batches:
         # To the end of the row: this is its last use.
         del self._batches[batch.tenant, batch.id]
         self._batches[batch.tenant, batch.id] = batch
-        if batch.running and batch.grace > 0:
-            self._call_later(batch, batch.grace, self._orphaned)
+        grace = max(batch.grace, batch.kept_until - asyncio.get_running_loop().time())
+        if batch.running and grace > 0:
+            self._call_later(batch, grace, self._orphaned)
         else:
             self._orphaned(batch)
 

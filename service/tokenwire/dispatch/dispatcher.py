@@ -1,19 +1,28 @@
-"""Lets an engine write a run."""
+"""Lets engines write a run: one, or one after another."""
 
 import asyncio
-from contextlib import aclosing
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 import structlog
 
+from tokenwire.dispatch.attempt import Attempt, Silence
+from tokenwire.dispatch.carried import refused_anywhere
+from tokenwire.dispatch.continuation import NotContinuableError, Planner, Render, UnfitError
+from tokenwire.dispatch.course import Course
 from tokenwire.dispatch.ending import end_of, failure, stopped_error
+from tokenwire.dispatch.fields import answers_whole, refused_field
 from tokenwire.dispatch.fleet import Fleet
-from tokenwire.dispatch.run import Run
-from tokenwire.dispatch.watchdog import Watchdog
-from tokenwire.domain.errors import Code, EngineError, TokenwireError
-from tokenwire.domain.events import Continuation, Dispatched, RunError
-from tokenwire.domain.generation import Job, Piece, Prompt
-from tokenwire.domain.request import Submission, engine_fields
+from tokenwire.dispatch.place import Place
+from tokenwire.dispatch.places import Wish
+from tokenwire.dispatch.run import Run, StopCause
+from tokenwire.dispatch.tries import OVERLOADED, Again, Failover, again_after
+from tokenwire.domain.errors import Code, EngineError, InvalidRequestError, TokenwireError
+from tokenwire.domain.events import RunError
+from tokenwire.domain.generation import Job, Prompt
+from tokenwire.domain.request import FailoverPolicy, Submission
 from tokenwire.engines.engine import Engine
 from tokenwire.journal.journal import Journal
 
@@ -22,30 +31,54 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long an engine may be silent, in seconds, where a request does not say."""
+    """How long an engine may be silent where a request does not say, and how long it may take to stop, in seconds."""
 
     first_token: float
     stall: float
+    stop: float = 5.0
 
 
 class Dispatcher:
-    """Hands a run to its engine, writes what comes, and writes the run's end, whatever happens."""
+    """Has a run written by an engine, by further ones where one fails, and writes its end, whatever happens.
 
-    def __init__(self, fleet: Fleet, journal: Journal, patience: Patience) -> None:
+    Args:
+        fleet: the engines.
+        journal: has the room that runs grow into.
+        patience: for engines that are silent.
+        render: renders prompts, for an engine other than the one for which the run was accepted.
+        failover: what happens to runs whose engine failed.
+        rng: for pauses.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        journal: Journal,
+        patience: Patience,
+        render: Render,
+        failover: Failover | None = None,
+        rng: Random | None = None,
+    ) -> None:
         self._fleet = fleet
+        self._places = fleet.places
         self._journal = journal
         self._patience = patience
+        self._render = render
+        self._failover = failover or Failover()
+        self._rng = rng or Random()
+        self._planner = Planner(fleet.engine, render, fleet.agreement)
 
     async def execute(self, run: Run) -> None:
-        """Brings a run to its end. Returns when the engine has stopped and `end` is written."""
+        """Brings a run to its end. Returns when the engine has stopped and `end` is written.
+
+        A log that has text already is gone on with. Of a run that is handed over no end is written.
+        """
         error: RunError | None = None
         try:
             run.begun = True
             if run.stopped is not None:
                 raise asyncio.CancelledError
-            assert run.engine is not None
-            with self._fleet.running(run.engine):
-                await self._attempt(run, run.engine)
+            await self._bring_to_its_end(run)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if run.stopped is None or task is None:
@@ -62,58 +95,190 @@ class Dispatcher:
             if run.stopped is not None:
                 # Whatever an engine does while it is being stopped, this is why the run ends.
                 error = stopped_error(run.stopped, wrote_text=run.writer.wrote_text)
-            run.log.append(end_of(run, error), run.elapsed_ms())
+            if run.stopped is not StopCause.HANDOVER:
+                run.log.append(end_of(run, error), run.elapsed_ms())
 
-    async def _attempt(self, run: Run, engine: Engine) -> None:
-        run.attempt += 1
-        run.scheduled_ms = run.elapsed_ms()
-        run.log.append(
-            Dispatched(engine=engine.name, attempt=run.attempt, continuation=Continuation.FIRST), run.scheduled_ms
+    async def close(self) -> None:
+        """Ends what is under way beside the runs."""
+        await self._fleet.agreement.close()
+
+    async def _bring_to_its_end(self, run: Run) -> None:
+        course = Course.of(run, self._failover, self._places.now, self._rng)
+        run.attempt = max(run.attempt, run.writer.attempt)
+        if run.writer.wrote_text and not run.writer.done:
+            self._check_goes_on(run, course)
+        while run.writer.open_choices:
+            place = await self._seat(run, course)
+            written = _written(run)
+            try:
+                with place:
+                    await self._attempt(run, course, place)
+            except NotContinuableError as refusal:
+                raise course.refused(refusal.field) from refusal
+            except UnfitError as unfit:
+                course.tries.out[place.engine.name] = unfit.field
+            except TokenwireError as error:
+                if _written(run) > written:
+                    course.tries.progressed(_written(run) - written)
+                self._judge(run, course, place.engine, error, written)
+
+    async def _attempt(self, run: Run, course: Course, place: Place) -> None:
+        engine = place.engine
+        attempt = Attempt(
+            run,
+            place,
+            self._silence(run, course, engine),
+            grow=lambda: self._grow(run),
+            answered=lambda: self._answered(run, place),
         )
-        limits, writer, log = run.submission.limits, run.writer, run.log
-        writer.window = engine.status.model(run.model).context_window
-        submission = _with_limit(run.submission, run.prompt, engine.default_max_tokens, writer.window)
-        job = Job(run_id=run.id, model=run.model, submission=submission, prompt=run.prompt)
-        first_token = limits.first_token_timeout or self._patience.first_token
-        if limits.first_token_timeout is None and _answers_whole(engine, submission):
-            first_token = _UNBOUNDED_SECONDS
-        stall = limits.stall_timeout or self._patience.stall
-        waiting = True
-        async with aclosing(engine.generate(job)) as batches:
-            # Inside: an engine that takes its time to close has answered all the same.
-            with Watchdog(first_token, _no_first_token) as watchdog:
-                async for batch in batches:
-                    if not waiting:
-                        watchdog.feed()
-                    elif any(type(item) is Piece for item in batch):
-                        waiting = False
-                        watchdog.watch_for(stall, _stalled)
-                    writer.write(batch, run.attempt)
-                    if log.size > run.share:
-                        self._journal.extend(run.id, 2 * run.share)
-                        run.share *= 2
-                    if writer.overrun and writer.done:
-                        break
-        if not writer.done:
-            raise EngineError(
-                Code.UNAVAILABLE,
-                "ENGINE_LOST",
-                "the engine's stream ended in the middle",
-                retryable=True,
-                retry_after=1.0,
+        try:
+            if not run.writer.wrote_text and not run.log.choice_ends:
+                await attempt.first(await self._job(run, course, engine))
+                place.verdict.finish()
+                return
+            plan = await self._planner.plan(
+                run, engine, streamed=course.streamed, rendered=course.rendered_by is not None
             )
+            if plan.ended:
+                run.writer.write(plan.ended, run.attempt)
+            if plan.strands:
+                await attempt.going_on(plan.strands, plan.by, plan.again)
+                place.verdict.finish()
+        except InvalidRequestError as error:
+            if engine is course.rendered_by and not run.writer.wrote_text:
+                # The engine for which the run was accepted: the request itself is at fault.
+                raise
+            raise UnfitError(error.violations[0].field) from error
+        except EngineError as error:
+            self._tell_breaker(run, course, place, error)
+            raise
+
+    async def _job(self, run: Run, course: Course, engine: Engine) -> Job:
+        if engine is not course.rendered_by or course.tries.last is not None:
+            # One that has failed may have come back as another one.
+            model = engine.status.model(run.model)
+            asked = replace(run.submission, model=run.model)
+            engine.vet(asked)
+            run.prompt = await self._render(asked, engine, model)
+            run.writer.echo = (run.prompt.text or "") if run.submission.output.echo else ""
+            course.rendered_by = engine
+        window = engine.status.model(run.model).context_window
+        submission = _with_limit(run.submission, run.prompt, engine.default_max_tokens, window)
+        return Job(run_id=run.id, model=run.model, submission=submission, prompt=run.prompt)
+
+    async def _seat(self, run: Run, course: Course) -> Place:
+        """Waits until an engine can be tried. Raises the last failure if none can be in time."""
+        tries = course.tries
+        candidates = self._candidates(run, course)
+        if not candidates and self._fleet.models().get(run.model):
+            raise course.nobody_left()
+        first_token = None if run.writer.wrote_text else course.first_token_left()
+        if first_token is not None and first_token <= 0:
+            raise course.nobody_left(late=True)
+        avoid = set(tries.avoid)
+        free_elsewhere = any(self._places.free(one) for one in candidates if one.name not in avoid)
+        pause = tries.pause(elsewhere=free_elsewhere)
+        if not avoid and not run.writer.wrote_text and course.rendered_by is not None:
+            # Another one would have to render the prompt once more.
+            avoid = {one.name for one in self._fleet.engines if one is not course.rendered_by}
+        seconds = tries.left if first_token is None else min(tries.left, first_token)
+        late = seconds == first_token
+        wish = Wish(
+            candidates=lambda: self._candidates(run, course),
+            choices=len(run.writer.open_choices),
+            goes_on=run.attempt > 0,
+            avoid=frozenset(avoid),
+            begins=self._places.now() + pause if pause else -math.inf,
+            not_before=tries.not_before,
+            patient=tries.last is None and not late,
+        )
+        try:
+            return await self._places.take(wish, max(0.0, seconds))
+        except TimeoutError:
+            raise course.nobody_left(late=late) from None
+
+    def _candidates(self, run: Run, course: Course) -> Sequence[Engine]:
+        engines = self._fleet.models().get(run.model, ())
+        if course.policy is FailoverPolicy.NONE and course.rendered_by is not None:
+            engines = [one for one in engines if one is course.rendered_by]
+        engines = [one for one in engines if one.name not in course.tries.out]
+        if run.writer.wrote_text:
+            return engines
+        asked, streamed = run.submission, course.streamed
+        # The one for which the run was accepted takes it.
+        return [
+            one for one in engines if one is course.rendered_by or refused_field(asked, one, streamed=streamed) is None
+        ]
+
+    def _check_goes_on(self, run: Run, course: Course) -> None:
+        """Raises if a run with text is not gone on with, whatever the engine."""
+        if course.policy is not FailoverPolicy.CONTINUE:
+            raise course.refused("run.failover")
+        field = refused_anywhere(run.submission, run.log)
+        if field is not None:
+            raise course.refused(field)
+
+    def _judge(self, run: Run, course: Course, engine: Engine, error: TokenwireError, written: int) -> None:
+        """Raises if a failure is the run's; else it is tried again."""
+        if error.code is Code.INVALID_ARGUMENT and (course.tries.last is not None or written):
+            # Another engine has taken the request.
+            course.tries.out[engine.name] = next((one.field for one in error.violations), "request")
+            return
+        if again_after(error) is Again.NEVER or course.policy is FailoverPolicy.NONE:
+            raise error
+        course.tries.failed(error, engine)
+        if error.reason in OVERLOADED and error.retry_after:
+            self._places.rest(engine, error.retry_after)
+        if run.writer.wrote_text:
+            self._check_goes_on(run, course)
+        if course.tries.used_up:
+            raise error
+
+    def _tell_breaker(self, run: Run, course: Course, place: Place, error: EngineError) -> None:
+        name = place.engine.name
+        if error.reason in OVERLOADED or error.code is Code.INVALID_ARGUMENT:
+            # Whoever refuses is alive.
+            place.verdict.answer()
+            return
+        if error.reason == "FIRST_TOKEN_TIMEOUT":
+            # The last engine of a model is not shut out for being slow, and a request's own limit proves nothing.
+            last = len(self._fleet.models().get(run.model, ())) < 2
+            if last or run.submission.limits.first_token_timeout is not None:
+                return
+        place.verdict.fail(counts=name not in course.blamed)
+        course.blamed.add(name)
+
+    def _answered(self, run: Run, place: Place) -> None:
+        place.verdict.answer()
+        if len(self._fleet.models().get(run.model, ())) > 1:
+            self._fleet.agreement.learn(place.engine)
+
+    def _grow(self, run: Run) -> None:
+        if run.log.size > run.share:
+            self._journal.extend(run.id, 2 * run.share)
+            run.share *= 2
+
+    def _silence(self, run: Run, course: Course, engine: Engine) -> Silence:
+        limits, first_token = run.submission.limits, self._patience.first_token
+        if not run.writer.wrote_text:
+            left = course.first_token_left()
+            if left is not None:
+                first_token = max(0.0, left)
+            elif answers_whole(run.submission, engine):
+                first_token = _UNBOUNDED_SECONDS
+        stall = limits.stall_timeout or self._patience.stall
+        return Silence(first_token=first_token, stall=stall, stop=self._patience.stop)
 
 
 _INTERNAL = RunError(code=Code.INTERNAL, reason="INTERNAL", message="internal error")
-
 
 # Of an answer that comes as a whole the run's own limit is the bound.
 _UNBOUNDED_SECONDS = 30 * 86_400.0
 
 
-def _answers_whole(engine: Engine, submission: Submission) -> bool:
-    cells = (engine.fields.get(path) for path in engine_fields(submission))
-    return any(cell is not None and cell.unary_only for cell in cells)
+def _written(run: Run) -> int:
+    """Returns how many events with text there are."""
+    return sum(len(channel.seqs) for channel in run.log.channels)
 
 
 def _with_limit(submission: Submission, prompt: Prompt, default: int | None, window: int | None) -> Submission:
@@ -128,15 +293,3 @@ def _with_limit(submission: Submission, prompt: Prompt, default: int | None, win
     if limit == asked:
         return submission
     return replace(submission, stopping=replace(submission.stopping, max_tokens=limit))
-
-
-def _no_first_token() -> TokenwireError:
-    return EngineError(
-        Code.DEADLINE_EXCEEDED, "FIRST_TOKEN_TIMEOUT", "the engine gave no token within the limit", retryable=True
-    )
-
-
-def _stalled() -> TokenwireError:
-    return EngineError(
-        Code.UNAVAILABLE, "ENGINE_STALLED", "the engine fell silent in the middle of its answer", retryable=True
-    )

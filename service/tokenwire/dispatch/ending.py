@@ -16,6 +16,7 @@ _STOP_REASONS = {
     StopCause.TIME_LIMIT: FinishReason.TIME_LIMIT,
     StopCause.ORPHANED: FinishReason.ERROR,
     StopCause.SHUTDOWN: FinishReason.ERROR,
+    StopCause.JOURNAL: FinishReason.ERROR,
 }
 
 
@@ -25,7 +26,7 @@ def end_of(run: Run, error: RunError | None) -> End:
     for choice in range(run.submission.n):
         run.writer.finish(choice, reason)
     return End(
-        choices=tuple(run.writer.ends[choice] for choice in range(run.submission.n)),
+        choices=tuple(run.log.choice_ends[choice] for choice in range(run.submission.n)),
         usage=run.writer.usage(),
         timings=_timings(run),
         channels=run.log.channel_ends(),
@@ -77,6 +78,14 @@ def stopped_error(cause: StopCause, *, wrote_text: bool) -> RunError | None:
             code=Code.DATA_LOSS if wrote_text else Code.UNAVAILABLE,
             reason="SHUTTING_DOWN",
             message="the server shut down before the run ended",
+            retryable=True,
+            retry_after=1.0,
+        )
+    if cause is StopCause.JOURNAL:
+        return RunError(
+            code=Code.DATA_LOSS if wrote_text else Code.UNAVAILABLE,
+            reason="JOURNAL_UNAVAILABLE",
+            message="the journal could not be written, and the run was not to go on without it",
             retryable=True,
             retry_after=1.0,
         )

@@ -7,11 +7,12 @@ from enum import Enum, auto
 
 from tokenwire.dispatch.writer import Writer
 from tokenwire.domain.context import Clock
-from tokenwire.domain.events import End, RunError, Start, Usage
+from tokenwire.domain.events import DetachReason, End, RunError, Start, Usage
 from tokenwire.domain.generation import Prompt
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Engine
 from tokenwire.journal.log import RunLog
+from tokenwire.journal.record import RunRecord
 
 
 class StopCause(Enum):
@@ -21,6 +22,10 @@ class StopCause(Enum):
     TIME_LIMIT = auto()
     ORPHANED = auto()
     SHUTDOWN = auto()
+    # Another process, or this one after its restart, goes on with it: no end is written.
+    HANDOVER = auto()
+    # The journal cannot be written.
+    JOURNAL = auto()
 
 
 class Run:
@@ -31,10 +36,13 @@ class Run:
         tenant: whose it is.
         grace: seconds it goes on without a reader; None: to its end.
         readers: how many follow it now.
+        kept_until: seconds on the event loop's clock until which it waits at least for a reader that was sent away.
         share: bytes of the journal that are reserved for it.
         accepted_at: monotonic seconds; `received_at` is when the call that began it arrived.
         created_at: wall-clock seconds; `ended_at` and `expires_at` likewise, once it has ended.
         stopped: why the server ends it, once it does.
+        here: whether this process writes it, or wrote it to its end; else it follows what another one writes.
+        handed_over: why its readers here have to attach again, once this process has let it go.
     """
 
     def __init__(
@@ -52,6 +60,8 @@ class Run:
         stop_seconds: float,
         received_at: float,
         clock: Clock,
+        created_at: float | None = None,
+        here: bool = True,
     ) -> None:
         self.id = id
         self.tenant = tenant
@@ -64,11 +74,16 @@ class Run:
         self.grace = grace
         self._stop_seconds = stop_seconds
         self.received_at = received_at
-        self.accepted_at = clock.monotonic()
-        self.created_at = clock.wall()
+        self.here = here
+        self.handed_over: DetachReason | None = None
+        self.created_at = clock.wall() if created_at is None else created_at
+        # Elsewhere, where it was accepted, the clock may be another: no event comes before those that are there.
+        age = max(clock.wall() - self.created_at, last_ms(log) / 1000)
+        self.accepted_at = clock.monotonic() - age
         self.ended_at: float | None = None
         self.expires_at: float | None = None
         self.readers = 0
+        self.kept_until = 0.0
         self.attempt = 0
         self.scheduled_ms = 0
         self.stopped: StopCause | None = None
@@ -77,9 +92,13 @@ class Run:
         self.grace_timer: asyncio.TimerHandle | None = None
         self.duration_timer: asyncio.TimerHandle | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
-        echo = (prompt.text or "") if submission.output.echo else ""
-        self.writer = Writer(log, self.elapsed_ms, submission.n, submission.stopping.max_tokens, echo)
+        self.writer = self._new_writer()
         self._monotonic: Callable[[], float] = clock.monotonic
+
+    def take_over(self) -> None:
+        """Makes this process the run's writer: it goes on after what the log holds now."""
+        self.here = True
+        self.writer = self._new_writer()
 
     @property
     def request_id(self) -> str:
@@ -122,7 +141,7 @@ class Run:
 
     def stop(self, cause: StopCause) -> None:
         """Ends the run; the first cause counts. Its text so far stays readable."""
-        if self.stopped is None and self.end is None:
+        if self.stopped is None and not self.log.closed and self.here:
             self.stopped = cause
             # A task that is cancelled before its first step never runs, and would write no end.
             if self.task is not None and self.begun:
@@ -135,9 +154,58 @@ class Run:
         self.prompt = Prompt()
         self.submission = replace(self.submission, prompt=None, prompt_ids=(), messages=(), tools=(), constraint=None)
 
+    def _new_writer(self) -> Writer:
+        asked, echo = self.submission, (self.prompt.text or "") if self.submission.output.echo else ""
+        return Writer(self.log, self.elapsed_ms, asked.n, asked.stopping.max_tokens, echo)
+
     async def finished(self, seconds: float | None = None) -> bool:
-        """Waits until the run's task is done, at most so many seconds; returns whether it is."""
-        if self.task is None:
-            return True
-        done, _ = await asyncio.wait([self.task], timeout=seconds)
-        return bool(done)
+        """Waits until the run's task is done and its end is kept, at most so many seconds; returns whether it is.
+
+        Of a run that another process writes: until its end, or until it can be followed here no longer.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                if self.task is not None:
+                    await asyncio.wait([self.task])
+                    if not self.log.closed:
+                        return True
+                while self.end is None and self.handed_over is None:
+                    await self.log.changed()
+        except TimeoutError:
+            return False
+        return True
+
+
+def last_ms(log: RunLog) -> int:
+    """Returns when the last event of a log was written, in milliseconds since the run was accepted."""
+    times = [log.markers[-1].at_ms] if log.markers else [0]
+    return max(times + [channel.at_ms[-1] for channel in log.channels])
+
+
+def run_of(
+    record: RunRecord,
+    log: RunLog,
+    engine: Engine | None,
+    stop_seconds: float,
+    received_at: float,
+    clock: Clock,
+    *,
+    here: bool,
+) -> Run:
+    """Returns the run of a record; arguments as those of Run."""
+    return Run(
+        id=record.run_id,
+        tenant=record.tenant,
+        model=record.model,
+        submission=record.submission,
+        prompt=record.prompt,
+        engine=engine,
+        log=log,
+        share=record.share,
+        grace=record.grace,
+        stop_seconds=stop_seconds,
+        received_at=received_at,
+        clock=clock,
+        created_at=record.created_at,
+        here=here,
+    )

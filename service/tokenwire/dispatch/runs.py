@@ -1,59 +1,36 @@
 """All runs of this process: found by id, joined by request id, ended when nobody reads, forgotten after a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import structlog
 
 from tokenwire.dispatch.dispatcher import Dispatcher
 from tokenwire.dispatch.ending import cancelled_in_advance
 from tokenwire.dispatch.fleet import Route
-from tokenwire.dispatch.run import Run, StopCause
+from tokenwire.dispatch.lifetimes import Lifetimes
+from tokenwire.dispatch.presence import Presence, Reading
+from tokenwire.dispatch.run import Run, StopCause, run_of
+from tokenwire.dispatch.turns import Turns
 from tokenwire.domain.context import Clock, RequestContext
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
+from tokenwire.domain.events import DetachReason
 from tokenwire.domain.generation import Prompt
 from tokenwire.domain.request import RunOptions, Submission
-from tokenwire.journal.journal import Journal
+from tokenwire.engines.engine import Engine
+from tokenwire.journal.journal import Journal, Kept, RequestTakenError
+from tokenwire.journal.log import RunLog
+from tokenwire.journal.record import RunRecord
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long runs live, in seconds.
-
-    Args:
-        orphan_grace: without a reader, where the request does not say.
-        orphan_grace_max: the most a request may ask for.
-        retention: after the end.
-        max_duration: in all, at most.
-        cancelled_ids: how many request ids that were cancelled in advance are kept for a tenant; 0: such a cancel finds
-            nothing.
-        stop: that an engine may take to stop a run; it is then torn out of it.
-    """
-
-    orphan_grace: float
-    orphan_grace_max: float
-    retention: float
-    max_duration: float
-    cancelled_ids: int
-    stop: float
-
-
-class _Turn:
-    """Submits of one request id wait here for the one that is being accepted."""
-
-    __slots__ = ("callers", "lock")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.callers = 0
-
-
 class Runs:
-    """The runs of this process. A request id names its latest run, within a tenant."""
+    """The runs of this process. A request id names its latest run, within a tenant.
+
+    It is the journal's Keeper: the journal hands over runs that were accepted elsewhere, or before a restart.
+    """
 
     def __init__(
         self, dispatcher: Dispatcher, journal: Journal, lifetimes: Lifetimes, clock: Clock, new_id: Callable[[], str]
@@ -63,9 +40,10 @@ class Runs:
         self._lifetimes = lifetimes
         self._clock = clock
         self._new_id = new_id
+        self._presence = Presence(journal, self._forget)
         self._by_id: dict[str, Run] = {}
         self._by_request: dict[tuple[str, str], Run] = {}
-        self._accepting: dict[tuple[str, str], _Turn] = {}
+        self._accepting = Turns()
         self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._cancelled: dict[tuple[str, str], Run] = {}
         self._draining = False
@@ -80,64 +58,72 @@ class Runs:
         if not key[1]:
             yield None
             return
-        turn = self._accepting.setdefault(key, _Turn())
-        turn.callers += 1
-        try:
-            async with turn.lock:
-                existing = self._by_request.get(key)
-                if existing is not None and existing.stopped is not None:
-                    # What it ends with decides whether the request joins it.
-                    await existing.finished(2 * self._lifetimes.stop)
-                yield self._joinable(key, submission)
-        finally:
-            turn.callers -= 1
-            if not turn.callers:
-                del self._accepting[key]
+        async with self._accepting.turn(key):
+            existing = self._by_request.get(key)
+            if existing is None or (existing.error is not None and self._journal.shared):
+                # Of one that failed here, another process may have started the next one.
+                existing = await self._elsewhere(key[0], "", key[1], submission.after is None) or existing
+            if existing is not None and existing.stopped is not None:
+                # What it ends with decides whether the request joins it.
+                await existing.finished(2 * self._lifetimes.stop)
+            yield self._joinable(key, submission)
 
-    def accept(self, submission: Submission, prompt: Prompt, route: Route, share: int, context: RequestContext) -> Run:
-        """Starts a run. Raises RESOURCE_EXHAUSTED if the journal has no room for it, UNAVAILABLE while draining."""
+    async def accept(
+        self, submission: Submission, prompt: Prompt, route: Route, share: int, context: RequestContext
+    ) -> Run:
+        """Starts a run.
+
+        Raises RESOURCE_EXHAUSTED if the journal has no room for it, UNAVAILABLE while draining, RequestTakenError if
+        another process has accepted one for the same request id meanwhile.
+        """
         self.refuse_while_draining()
         key = (context.tenant, submission.run.request_id)
         if key in self._cancelled:
             # Cancelled while its prompt was rendered.
             return self._cancelled[key]
-        run = self._open(submission, prompt, route, share, context)
-        loop = asyncio.get_running_loop()
-        run.start(self._lifetimes.retention)
-        run.task = loop.create_task(self._execute(run), name=f"run {run.id}")
         asked = (submission.limits.max_duration, route.max_duration, self._lifetimes.max_duration)
         limit = min(seconds for seconds in asked if seconds is not None)
-        run.duration_timer = loop.call_later(limit, run.stop, StopCause.TIME_LIMIT)
+        run = await self._open(submission, prompt, route, share, limit, context)
+        run.start(self._lifetimes.retention)
+        self._begin(run, limit)
+        if key in self._cancelled or self._draining:
+            # That came while the journal was opened.
+            run.stop(StopCause.CANCEL if key in self._cancelled else StopCause.SHUTDOWN)
+            if key not in self._cancelled:
+                # It ends with an error, so that the request may begin anew elsewhere.
+                await run.finished(2 * self._lifetimes.stop)
+                self.refuse_while_draining()
         return run
 
     def get(self, tenant: str, *, run_id: str = "", request_id: str = "") -> Run:
-        """Returns a run by its id, or the latest one of a request id. Raises NotFoundError."""
-        run = self._by_id.get(run_id) if run_id else self._by_request.get((tenant, request_id))
-        if run is None or run.tenant != tenant:
+        """Returns a run that is known here, by its id, or the latest one of a request id. Raises NotFoundError."""
+        run = self._here(tenant, run_id, request_id)
+        if run is None:
             raise NotFoundError("run", run_id or request_id, "the run does not exist, or is forgotten")
         return run
 
-    def list(self, tenant: str) -> list[Run]:
-        """Returns a tenant's runs, newest first."""
-        return [run for run in reversed(self._by_id.values()) if run.tenant == tenant]
+    async def find(self, tenant: str, *, run_id: str = "", request_id: str = "") -> Run:
+        """Returns a run of any process. Raises NotFoundError, DATA_LOSS if its whole journal was lost."""
+        run = self._here(tenant, run_id, request_id)
+        if run is None:
+            run = await self._elsewhere(tenant, run_id, request_id)
+        return run or self.get(tenant, run_id=run_id, request_id=request_id)
 
-    @contextmanager
-    def reading(self, run: Run) -> Iterator[None]:
+    def list(self, tenant: str) -> list[Run]:
+        """Returns a tenant's runs that are known here, newest first."""
+        runs = [run for run in reversed(self._by_id.values()) if run.tenant == tenant]
+        return sorted(runs, key=lambda run: -run.created_at)
+
+    async def known(self, tenant: str) -> Sequence[str]:
+        """Returns the ids of a tenant's runs of all processes, newest first."""
+        here = self.list(tenant)
+        elsewhere = await self._journal.known(tenant)
+        missing = set(elsewhere)
+        return [*(run.id for run in here if run.id not in missing), *elsewhere]
+
+    def reading(self, run: Run) -> AbstractContextManager[Reading]:
         """Counts a reader; when the last one leaves, the run's grace begins."""
-        run.readers += 1
-        if run.grace_timer is not None:
-            run.grace_timer.cancel()
-            run.grace_timer = None
-        try:
-            yield
-        finally:
-            run.readers -= 1
-            if run.readers == 0 and run.end is None and run.grace is not None:
-                if run.grace > 0:
-                    loop = asyncio.get_running_loop()
-                    run.grace_timer = loop.call_later(run.grace, run.stop, StopCause.ORPHANED)
-                else:
-                    run.stop(StopCause.ORPHANED)
+        return self._presence.reading(run)
 
     async def cancel(self, context: RequestContext, *, run_id: str = "", request_id: str = "") -> Run:
         """Ends a run as cancelled and returns it once it has ended, or its engine has been given up.
@@ -145,14 +131,16 @@ class Runs:
         A request id that names no run is cancelled in advance: later submits find a run that has ended.
         """
         try:
-            run = self.get(context.tenant, run_id=run_id, request_id=request_id)
+            run = await self.find(context.tenant, run_id=run_id, request_id=request_id)
         except NotFoundError:
             if not request_id or not self._lifetimes.cancelled_ids:
                 raise
-            return self._cancel_in_advance(context, request_id)
+            return await self._cancel_in_advance(context, request_id)
         if run.error is not None and (context.tenant, request_id) in self._accepting:
             # It failed, and a submit that would start the next one is under way.
-            return self._cancel_in_advance(context, request_id)
+            return await self._cancel_in_advance(context, request_id)
+        if not run.here and run.end is None:
+            await self._journal.cancel(run.id)
         run.stop(StopCause.CANCEL)
         await run.finished(2 * self._lifetimes.stop)
         return run
@@ -165,25 +153,78 @@ class Runs:
             )
 
     async def drain(self, seconds: float) -> None:
-        """Accepts no more runs, lets the running ones go on for so many seconds, then ends them as shut down."""
+        """Accepts no more runs, lets the running ones go on for so many seconds, then ends them as shut down.
+
+        Those that outlive this process are handed over instead, and their readers told to attach again.
+        """
         self._draining = True
         tasks = [run.task for run in self._by_id.values() if run.task is not None and not run.task.done()]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        for run in self._by_id.values():
-            run.stop(StopCause.SHUTDOWN)
-        left = [task for task in tasks if not task.done()]
-        if left:
-            _, hanging = await asyncio.wait(left, timeout=2 * self._lifetimes.stop)
+        cause = StopCause.HANDOVER if self._journal.durable else StopCause.SHUTDOWN
+        left = [run for run in self._by_id.values() if not run.log.closed or not run.here]
+        for run in left:
+            run.stop(cause)
+        tasks = [task for task in tasks if not task.done()]
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=2 * self._lifetimes.stop)
             if hanging:
                 _log.error("engines hang while they are stopped", runs=len(hanging))
+        if self._journal.durable:
+            await self._journal.hand_over([run.id for run in left if run.here and not run.log.closed])
+            for run in left:
+                if not run.log.closed:
+                    _let_go(run, DetachReason.DRAINING)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Forgets every run; none may be running."""
         for timer in self._forgetting.values():
             timer.cancel()
+        await self._presence.close()
         for run in list(self._by_id.values()):
             self._forget(run)
+
+    def restore(self, kept: Kept) -> None:
+        """See Keeper."""
+        run = self._by_id.get(kept.record.run_id) or self._take(kept, here=True)
+        run.here = True
+        self._ended(run, kept.ended_at)
+
+    def take_over(self, kept: Kept) -> None:
+        """See Keeper."""
+        run = self._by_id.get(kept.record.run_id)
+        if run is None or run.log is not kept.log:
+            run = self._take(kept, here=True)
+        run.take_over()
+        self._begin(run, kept.record.max_duration - (self._clock.wall() - kept.record.created_at))
+        self._presence.alone(run, self._lifetimes.resume)
+
+    def lose(self, run_id: str) -> None:
+        """See Keeper."""
+        run = self._by_id.get(run_id)
+        if run is not None:
+            run.stop(StopCause.HANDOVER)
+            _let_go(run, DetachReason.MOVED)
+            if run.task is None or run.task.done():
+                self._forget(run)
+
+    def fail(self, run_id: str) -> None:
+        """See Keeper."""
+        run = self._by_id.get(run_id)
+        if run is not None:
+            run.stop(StopCause.JOURNAL)
+
+    def cancel_here(self, run_id: str) -> None:
+        """See Keeper."""
+        run = self._by_id.get(run_id)
+        if run is not None:
+            run.stop(StopCause.CANCEL)
+
+    def unattended(self, run_id: str) -> None:
+        """See Keeper."""
+        run = self._by_id.get(run_id)
+        if run is not None and run.here:
+            self._presence.alone(run)
 
     async def _execute(self, run: Run) -> None:
         try:
@@ -193,31 +234,71 @@ class Runs:
                 if timer is not None:
                     timer.cancel()
             # An engine that could not be stopped may outlive the server's own stop.
-            if run.id in self._by_id:
+            if self._by_id.get(run.id) is run and run.log.closed:
                 self._ended(run)
+            elif self._by_id.get(run.id) is run and run.handed_over is not None:
+                self._forget(run)
 
-    def _open(
-        self, submission: Submission, prompt: Prompt, route: Route | None, share: int, context: RequestContext
+    def _begin(self, run: Run, limit: float) -> None:
+        loop = asyncio.get_running_loop()
+        run.task = loop.create_task(self._execute(run), name=f"run {run.id}")
+        run.duration_timer = loop.call_later(max(0.0, limit), run.stop, StopCause.TIME_LIMIT)
+
+    async def _open(
+        self,
+        submission: Submission,
+        prompt: Prompt,
+        route: Route | None,
+        share: int,
+        limit: float,
+        context: RequestContext,
     ) -> Run:
-        run_id = self._new_id()
-        log = self._journal.open(run_id, share)
-        run = Run(
-            id=run_id,
+        key = (context.tenant, submission.run.request_id)
+        before = self._by_request.get(key)
+        record = RunRecord(
+            run_id=self._new_id(),
             tenant=context.tenant,
             model=route.model if route else "",
             submission=submission,
             prompt=prompt,
-            engine=route.engine if route else None,
-            log=log,
             share=share,
             grace=self._grace(submission.run),
-            stop_seconds=self._lifetimes.stop,
-            received_at=context.received_at,
-            clock=self._clock,
+            created_at=self._clock.wall(),
+            max_duration=limit,
+            retention=self._lifetimes.retention,
         )
-        self._by_id[run_id] = run
-        if run.request_id:
-            self._by_request[context.tenant, run.request_id] = run
+        log = await self._journal.open(record, before.id if before is not None and before.error is not None else "")
+        return self._add(record, log, route.engine if route else None, context.received_at, here=True)
+
+    def _add(self, record: RunRecord, log: RunLog, engine: Engine | None, received_at: float, *, here: bool) -> Run:
+        times = (self._lifetimes.stop, received_at, self._clock)
+        run = run_of(record, log, engine, *times, here=here)
+        self._by_id[run.id] = run
+        latest = self._by_request.get((run.tenant, run.request_id))
+        if run.request_id and (latest is None or latest.created_at <= run.created_at):
+            self._by_request[run.tenant, run.request_id] = run
+        return run
+
+    def _take(self, kept: Kept, *, here: bool) -> Run:
+        age = self._clock.wall() - kept.record.created_at
+        return self._add(kept.record, kept.log, None, self._clock.monotonic() - age, here=here)
+
+    def _here(self, tenant: str, run_id: str, request_id: str) -> Run | None:
+        run = self._by_id.get(run_id) if run_id else self._by_request.get((tenant, request_id))
+        if run is None or run.tenant != tenant or run.handed_over is DetachReason.MOVED:
+            return None
+        return run
+
+    async def _elsewhere(self, tenant: str, run_id: str, request_id: str, accepting: bool = False) -> Run | None:
+        kept = await self._journal.find(tenant, run_id=run_id, request_id=request_id, accepting=accepting)
+        if kept is None:
+            return None
+        # Another call may have found it at the same time, or it was taken over by this process meanwhile.
+        run = self._by_id.get(kept.record.run_id)
+        if run is None or run.handed_over is not None:
+            run = self._take(kept, here=False)
+            run.ended_at = kept.ended_at
+            self._presence.alone(run)
         return run
 
     def _grace(self, options: RunOptions) -> float | None:
@@ -228,11 +309,12 @@ class Runs:
 
     def _joinable(self, key: tuple[str, str], submission: Submission) -> Run | None:
         run = self._by_request.get(key)
-        if run is None:
+        if run is None or run.handed_over is not None:
             if submission.after is not None:
                 raise NotFoundError("run", key[1], "the run does not exist, or is forgotten")
             return None
-        if key in self._cancelled:
+        if not run.submission.fingerprint:
+            # Cancelled before it was asked for, by whatever process: nobody knows the request.
             return run
         if run.submission.fingerprint != submission.fingerprint:
             raise TokenwireError(
@@ -245,12 +327,16 @@ class Runs:
             return None
         return run
 
-    def _cancel_in_advance(self, context: RequestContext, request_id: str) -> Run:
+    async def _cancel_in_advance(self, context: RequestContext, request_id: str) -> Run:
         kept = [key for key in self._cancelled if key[0] == context.tenant]
         if kept and len(kept) >= self._lifetimes.cancelled_ids:
             self._forget(self._cancelled[kept[0]])
         submission = Submission(run=RunOptions(request_id=request_id))
-        run = self._open(submission, Prompt(), None, 1024, context)
+        try:
+            run = await self._open(submission, Prompt(), None, 1024, 0.0, context)
+        except RequestTakenError:
+            # A submit was faster.
+            return await self.cancel(context, request_id=request_id)
         self._cancelled[context.tenant, request_id] = run
         run.stopped = StopCause.CANCEL
         run.start(self._lifetimes.retention)
@@ -258,22 +344,31 @@ class Runs:
         self._ended(run)
         return run
 
-    def _ended(self, run: Run) -> None:
-        retention = self._lifetimes.retention
-        run.ended_at = self._clock.wall()
-        run.expires_at = run.ended_at + retention
+    def _ended(self, run: Run, ended_at: float | None = None) -> None:
+        run.ended_at = self._clock.wall() if ended_at is None else ended_at
+        run.expires_at = run.ended_at + self._lifetimes.retention
         run.let_go()
-        self._journal.settle(run.id)
-        self._forgetting[run.id] = asyncio.get_running_loop().call_later(retention, self._forget, run)
+        if ended_at is None:
+            self._journal.settle(run.id, run.ended_at)
+        left = max(0.0, run.expires_at - self._clock.wall())
+        self._forgetting[run.id] = asyncio.get_running_loop().call_later(left, self._forget, run)
 
     def _forget(self, run: Run) -> None:
-        timer = self._forgetting.pop(run.id, None)
-        if timer is not None:
-            timer.cancel()
-        self._by_id.pop(run.id, None)
+        if run.grace_timer is not None:
+            run.grace_timer.cancel()
         key = (run.tenant, run.request_id)
-        if self._by_request.get(key) is run:
-            del self._by_request[key]
-        if self._cancelled.get(key) is run:
-            del self._cancelled[key]
+        for known in (self._by_request, self._cancelled):
+            if known.get(key) is run:
+                del known[key]
+        if self._by_id.get(run.id) is not run:
+            return  # It was let go, and is there again as another process writes it.
+        if run.id in self._forgetting:
+            self._forgetting.pop(run.id).cancel()
+        del self._by_id[run.id]
         self._journal.forget(run.id)
+
+
+def _let_go(run: Run, reason: DetachReason) -> None:
+    """Sends a run's readers away; they attach again where it goes on."""
+    run.handed_over = reason
+    run.log.notify()

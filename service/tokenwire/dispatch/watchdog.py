@@ -11,14 +11,16 @@ from tokenwire.domain.errors import TokenwireError
 class Watchdog:
     """Cancels the task inside it when it was not fed in time, and raises an error instead of the cancellation.
 
-    One timer for the whole attempt: feeding moves a deadline, and the timer looks at it when it fires.
+    One timer for the whole attempt: feeding moves a deadline, and the timer looks at it when it fires. What does not
+    end when it is cancelled is cancelled again, after `insist` seconds each time.
     """
 
-    def __init__(self, seconds: float, error: Callable[[], TokenwireError]) -> None:
+    def __init__(self, seconds: float, error: Callable[[], TokenwireError], insist: float = 5.0) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._error = error
-        self._expired = False
+        self._insist = insist
+        self._cancels = 0
         self._task: asyncio.Task[object] | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -44,9 +46,12 @@ class Watchdog:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if not self._cancels or self._task is None:
+            return
+        for _ in range(self._cancels):
+            left = self._task.uncancel()
         # Others may have cancelled the task as well; then it is theirs.
-        ours = self._expired and self._task is not None and self._task.uncancel() == 0
-        if ours and isinstance(error, asyncio.CancelledError):
+        if left == 0 and isinstance(error, asyncio.CancelledError):
             raise self._error() from error
 
     def _arm(self) -> None:
@@ -55,8 +60,9 @@ class Watchdog:
         self._timer = self._loop.call_at(self._deadline, self._look)
 
     def _look(self) -> None:
-        if self._loop.time() < self._deadline:
+        if self._loop.time() < self._deadline and not self._cancels:
             self._timer = self._loop.call_at(self._deadline, self._look)
         elif self._task is not None:
-            self._expired = True
+            self._cancels += 1
             self._task.cancel()
+            self._timer = self._loop.call_later(self._insist, self._look)

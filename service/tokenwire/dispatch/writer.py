@@ -1,10 +1,12 @@
 """Writes what an engine tells into a run's journal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from tokenwire.dispatch.tally import Tally
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.events import (
     ChoiceEnd,
+    Dispatched,
     FinishReason,
     PromptTokens,
     TokenLogprob,
@@ -53,6 +55,8 @@ class _Held:
 class Writer:
     """The one writer of a run: engine output in, canonical events out.
 
+    What it knows of earlier attempts it reads from the log, so that another writer can be made of a log with text.
+
     Args:
         log: the run's journal.
         elapsed_ms: milliseconds since the run's `start`.
@@ -61,6 +65,8 @@ class Writer:
         echo: the prompt, if each choice's text begins with it; no token of the answer.
 
     Attributes:
+        attempt: the number of the last attempt in the log as it was found.
+        echo: see above; may change as long as there is no text.
         window: tokens of prompt and answer together, where that is known of the engine that writes.
         prefill: how far the engine is in reading the prompt, until it has read it.
     """
@@ -71,89 +77,124 @@ class Writer:
         self.log = log
         self.window: int | None = None
         self.prefill: PrefillProgress | None = None
-        self._echo = dict.fromkeys(range(choices), echo) if echo else {}
+        dispatched = [marked.marker for marked in log.markers if isinstance(marked.marker, Dispatched)]
+        self.attempt = dispatched[-1].attempt if dispatched else 0
+        self.echo = echo
         self._cut: set[int] = set()
         self._choices = choices
         self._max_tokens = max_tokens
-        self._written: dict[int, int] = {}
-        self.ends: dict[int, ChoiceEnd] = {}
-        self.prompt = PromptRead(prompt_tokens=0, cached_tokens=0)
-        self.totals = Totals()
-        self.wrote_text = False
         self._elapsed_ms = elapsed_ms
+        self._tally = Tally(log)
+        # For each token: one look-up less.
+        self._again, self._written = self._tally.again, self._tally.written
         self._held: dict[Channel, _Held] = {}
+        self._echoed = {each.channel.choice for each in log.channels if each.channel.kind is ChannelKind.TEXT}
+
+    def begin(self, again: Mapping[int, int], parts: int = 1) -> None:
+        """Begins another attempt: tokens of the last one that have no text are dropped, as they are written again.
+
+        Args:
+            again: for each choice how many of the tokens that are in the log the engine writes once more.
+            parts: how many answers the engine writes at once, each with its own counts.
+        """
+        self.prefill = None
+        self._held.clear()
+        self._tally.begin(again, parts)
 
     def write(self, batch: Sequence[Generated], attempt: int) -> None:
-        """Appends one read of an engine, then wakes the readers once."""
+        """Appends one read of an engine, of the attempt with this number, then wakes the readers once."""
         now = self._elapsed_ms()
         for item in batch:
             if type(item) is Piece:
                 self._piece(item, now)
             elif isinstance(item, CallHead):
                 if self._takes(item.channel.choice):
-                    self.log.append(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
+                    self.log.add(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
             elif isinstance(item, PrefillProgress):
                 self.prefill = item
             elif isinstance(item, PromptLogprobs):
                 self._prompt_logprobs(item.logprobs, now)
             elif isinstance(item, PromptRead):
-                self.prompt, self.prefill = item, None
-                self.log.append(UsageUpdate(attempt=attempt, usage=self.usage()), now)
+                self.prefill = None
+                if self._tally.read(item):
+                    self.log.add(UsageUpdate(attempt=attempt, usage=self.usage()), now)
             elif isinstance(item, ChoiceDone):
                 if item.choice >= self._choices:
                     raise garbled()
                 self.finish(item.choice, item.finish_reason, item.matched_stop)
             elif isinstance(item, Totals):
-                self.totals = item
+                self._tally.told(item)
         self.log.wake()
 
     def finish(self, choice: int, reason: FinishReason, matched_stop: str | int | None = None) -> None:
         """Notes how a choice ended. What it says of a choice first, counts."""
-        if choice in self.ends:
+        if choice in self.log.choice_ends:
             return
         if reason is FinishReason.LENGTH and self._window_full(choice):
             reason = FinishReason.CONTEXT_LENGTH
-        if choice in self._echo and reason in _ANSWERED:
-            self.log.append_text(Channel(choice), self._echo.pop(choice), self._elapsed_ms())
-            self.wrote_text = True
+        if self.echo and choice not in self._echoed and reason in _ANSWERED:
+            self._echoed.add(choice)
+            self.log.append_text(Channel(choice), self.echo, self._elapsed_ms())
+        held = {channel: self._held.pop(channel) for channel in sorted(self._held) if channel.choice == choice}
+        self._tally.trailing += sum(one.count for one in held.values())
         trailing = tuple(
             TrailingTokens(
                 channel=channel,
-                token_ids=tuple(held.ids) if len(held.ids) == held.count else (),
-                logprobs=held.logprobs,
+                token_ids=tuple(one.ids) if len(one.ids) == one.count else (),
+                logprobs=one.logprobs,
             )
-            for channel, held in sorted(self._held.items())
-            if channel.choice == choice and held.count
+            for channel, one in held.items()
+            if one.count
         )
-        self.ends[choice] = ChoiceEnd(choice=choice, finish_reason=reason, matched_stop=matched_stop, trailing=trailing)
+        self.log.note_end(ChoiceEnd(choice=choice, finish_reason=reason, matched_stop=matched_stop, trailing=trailing))
 
     def usage(self) -> Usage:
-        """Returns the counts so far: the engine's own where it told them, else what was written."""
-        totals, prompt = self.totals, self.prompt
-        written = sum(log.tokens[-1] for log in self.log.channels) + sum(held.count for held in self._held.values())
-        output = written if totals.output_tokens is None else totals.output_tokens
-        return Usage(
-            prompt_tokens=prompt.prompt_tokens if totals.prompt_tokens is None else totals.prompt_tokens,
-            cached_tokens=prompt.cached_tokens if totals.cached_tokens is None else totals.cached_tokens,
-            output_tokens=output,
-            reasoning_tokens=totals.reasoning_tokens or 0,
-        )
+        """Returns the counts so far: the engine's own where it told them, else what was written.
+
+        The prompt counts once, as the first engine read it whose text is in the log; the output is that of all
+        attempts, without tokens that were lost.
+        """
+        return self._tally.usage(sum(held.count for held in self._held.values()))
+
+    @property
+    def wrote_text(self) -> bool:
+        """Whether there is text."""
+        return bool(self.log.channels)
+
+    @property
+    def prompt(self) -> PromptRead:
+        """What is known of the prompt: its tokens, cached ones, and their ids where an engine told them."""
+        return self._tally.prompt
+
+    @property
+    def ends(self) -> Mapping[int, ChoiceEnd]:
+        """How choices ended."""
+        return self.log.choice_ends
+
+    @property
+    def open_choices(self) -> Sequence[int]:
+        """The choices that have not ended."""
+        return [choice for choice in range(self._choices) if choice not in self.log.choice_ends]
 
     @property
     def done(self) -> bool:
         """Whether every choice has ended."""
-        return len(self.ends) == self._choices
+        return len(self.log.choice_ends) == self._choices
 
     @property
     def overrun(self) -> bool:
         """Whether a choice was cut because the engine wrote more than was asked for."""
         return bool(self._cut)
 
+    def was_cut(self, choice: int) -> bool:
+        """Whether that was this choice."""
+        return choice in self._cut
+
     def _takes(self, choice: int) -> bool:
         """Whether a choice goes on, or was cut. Raises if the engine had ended it, or it is none of the run's."""
         if choice in self._cut:
             return False
-        if choice in self.ends or choice >= self._choices:
+        if choice in self.log.choice_ends or choice >= self._choices:
             raise garbled()
         return True
 
@@ -163,13 +204,18 @@ class Writer:
             return
         ids: Sequence[int] = piece.token_ids
         count = len(ids) if piece.token_count is None else piece.token_count
+        logprobs = piece.logprobs
+        if self._again:
+            known = self._tally.known(choice, count)
+            if known:
+                # The log has these tokens already.
+                ids, logprobs, count = ids[known:], logprobs[known:], count - known
         if self._max_tokens is not None:
             written = self._written[choice] = self._written.get(choice, 0) + count
             if written > self._max_tokens:
                 self._cut.add(choice)
                 self.finish(choice, FinishReason.LENGTH)
                 return
-        logprobs = piece.logprobs
         held = self._held.get(piece.channel)
         if not piece.text:
             if held is None:
@@ -182,9 +228,9 @@ class Writer:
             ids, count, logprobs = [*held.ids, *ids], held.count + count, held.logprobs + logprobs
             del self._held[piece.channel]
         text = piece.text
-        if self._echo and piece.channel.kind is ChannelKind.TEXT:
-            text = self._echo.pop(choice, "") + text
-        self.wrote_text = True
+        if self.echo and piece.channel.kind is ChannelKind.TEXT and choice not in self._echoed:
+            self._echoed.add(choice)
+            text = self.echo + text
         self.log.append_text(piece.channel, text, now, ids, count, logprobs)
 
     def _prompt_logprobs(self, logprobs: Sequence[TokenLogprob], now: int) -> None:
@@ -193,11 +239,11 @@ class Writer:
         for place, one in enumerate(logprobs):
             added = entries((one,))
             if size and size + added > EVENT_LOGPROBS:
-                self.log.append(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:place])), now)
+                self.log.add(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:place])), now)
                 first, size = place, 0
             size += added
         if size:
-            self.log.append(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:])), now)
+            self.log.add(PromptTokens(token_offset=first, logprobs=tuple(logprobs[first:])), now)
 
     def _window_full(self, choice: int) -> bool:
         """Whether a choice ended at its length because the window was full, before it had all it asked for."""

@@ -27,11 +27,13 @@ class Cursor:
     """What a reader has consumed of a run.
 
     `seq` is the highest number such that all events up to it are wholly consumed; `ahead` lists, sorted, the end offset
-    in UTF-8 bytes of each channel that was consumed beyond it.
+    in UTF-8 bytes of each channel that was consumed beyond it. `epoch` tells which writer the run had by then; None if
+    its journal cannot be taken over, or the cursor was written by hand.
     """
 
     seq: int = 0
     ahead: tuple[tuple[Channel, int], ...] = ()
+    epoch: int | None = None
 
 
 START = Cursor()

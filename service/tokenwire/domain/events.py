@@ -46,6 +46,7 @@ class DetachReason(IntEnum):
 
     DRAINING = 1
     SLOW_CONSUMER = 2
+    MOVED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

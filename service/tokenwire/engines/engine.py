@@ -33,6 +33,10 @@ class Tokenizer(Protocol):
         """Returns the tokens of a prompt text; special tokens in it are taken as such."""
         ...
 
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a part of an answer: as `tokenize`, without the tokens that belong around a prompt."""
+        ...
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Returns the text of tokens."""
         ...
@@ -50,15 +54,34 @@ class Engine(Protocol):
         tokenizer: its means to render a prompt, or None: prompts are then sent as they came.
         takes_ids: whether it wants prompts as token ids: all are rendered then, else only where that is needed.
         default_max_tokens: what an unset `stopping.max_tokens` means, or None: as the engine does.
+        slots: how many choices it writes at once, where it has a fixed number; None: it does not tell.
+        carries: the fields of `sampling` that count the prompt's tokens like those of the answer, so that their effect
+            goes on when an answer's beginning is sent as the end of a prompt.
+        ranks: whether it is known to take requests in the order of `run.priority`.
     """
 
     name: str
     kind: str
-    fields: Mapping[str, Cell]
     status: Status
-    tokenizer: Tokenizer | None
     takes_ids: bool
     default_max_tokens: int | None
+    slots: int | None
+    carries: frozenset[str]
+
+    @property
+    def fields(self) -> Mapping[str, Cell]:
+        """See above."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """See above."""
+        ...
+
+    @property
+    def ranks(self) -> bool:
+        """See above."""
+        ...
 
     async def start(self) -> None:
         """Begins to bring the engine up, without waiting for it."""
@@ -77,6 +100,10 @@ class Engine(Protocol):
 
         Raises InvalidRequestError with the field. Only for what `fields` cannot say, such as a limit of the engine.
         """
+        ...
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns how many tokens an answer has there at most if the request does not say; None: as many as fit."""
         ...
 
     def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:

@@ -43,6 +43,8 @@ class RemoteEngine(ABC):
     tokenizer: Tokenizer | None = None
     takes_ids = False
     default_max_tokens: int | None = None
+    slots: int | None = None
+    carries: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -85,6 +87,15 @@ class RemoteEngine(ABC):
     @abstractmethod
     def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """See Engine."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the server is known to look at `run.priority`."""
+        return False
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """See Engine."""
+        return None
 
     async def start(self) -> None:
         """Begins to ask the engine whether it answers."""

@@ -78,6 +78,8 @@ class ScriptedEngine:
         seconds_per_token: the pace of the default script.
         model: the model's name.
         context_window: in tokens.
+        fields: the request fields that it takes.
+        slots: how many choices it writes at once, as far as the dispatcher knows.
 
     Attributes:
         started: how many jobs began; `running` how many are being written now; `stopped` how many were closed early.
@@ -86,6 +88,8 @@ class ScriptedEngine:
     kind = "scripted"
     takes_ids = True
     default_max_tokens: int | None = 64
+    carries = frozenset({"repetition_penalty"})
+    ranks = False
 
     def __init__(
         self,
@@ -96,11 +100,13 @@ class ScriptedEngine:
         model: str = "scripted",
         context_window: int | None = 4096,
         fields: Sequence[str] = _FIELDS,
+        slots: int | None = None,
     ) -> None:
         self.name = name
         self.fields: Mapping[str, Cell] = dict.fromkeys(fields, N)
         self.status = Status(EngineState.READY, (ModelInfo(model, context_window),))
         self.tokenizer: Tokenizer | None = _Bytes()
+        self.slots = slots
         self.started = 0
         self.running = 0
         self.stopped = 0
@@ -117,6 +123,10 @@ class ScriptedEngine:
 
     def vet(self, submission: Submission) -> None:
         """Takes every value."""
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns the same for every request."""
+        return self.default_max_tokens
 
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Plays the script."""
@@ -196,6 +206,9 @@ class _Bytes:
 
     async def tokenize(self, text: str) -> tuple[Token, ...]:
         return tuple(Token(byte, chr(byte) if byte < 128 else "") for byte in text.encode())
+
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(text.encode())
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return bytes(one & 0xFF for one in token_ids).decode("utf-8", "replace")

@@ -170,7 +170,7 @@ TABLE: tuple[Row, ...] = (
     Row("run.orphan_grace", note="kept by the dispatcher"),
     Row("run.detached", note="kept by the dispatcher"),
     Row("run.labels", note="told with the run"),
-    Row("run.failover", note="NONE; the others are not in this version"),
+    Row("run.failover", note="kept by the dispatcher"),
     Row("run.priority", (X, _t("with the opposite sign; needs --scheduling-policy=priority"), _SCHEDULED, X, X)),
     Row("kv.lease", _LATER, note="not in this version"),
     Row("kv.cache_salt", (X, N, N, X, X)),

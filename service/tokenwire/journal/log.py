@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 from tokenwire.domain.cursor import Channel, Cursor
-from tokenwire.domain.events import ChannelEnd, End, Marker, PromptTokens, TokenLogprob
+from tokenwire.domain.events import ChannelEnd, ChoiceEnd, End, Marker, PromptTokens, TokenLogprob
 
 # Stands for a token whose id the engine did not tell; no vocabulary is that large.
 UNKNOWN_ID = 2**32 - 1
@@ -59,22 +59,48 @@ class ChannelLog:
 
 
 class RunLog:
-    """A run's journal. One writer; any number of readers, which see an event only after it was appended."""
+    """A run's journal. One writer; any number of readers, which see an event only once it is committed.
 
-    def __init__(self) -> None:
+    Args:
+        sink: is told that there are events to be kept, and calls `publish` once they are; None: what is appended is
+            committed at the next `wake`.
+        epoch: the number of this writer, 1 being the first and each later one larger; None: a journal that nobody can
+            take over.
+
+    Attributes:
+        head: the number of the last event.
+        committed: the number of the last event that readers may see.
+        markers: the events without text.
+        channels: the texts, in the order of their first event.
+        choice_ends: how choices ended, before `end` says so.
+        takeovers: for each epoch after the first the head at which it began.
+        dropped: whether the text was given up.
+        size: bytes of memory held, roughly.
+    """
+
+    def __init__(self, sink: "Callable[[RunLog], None] | None" = None, epoch: int | None = None) -> None:
         self.head = 0
+        self.committed = 0
+        self.epoch = epoch
+        self.takeovers: list[tuple[int, int]] = []
         self.markers: list[Marked] = []
         self.channels: list[ChannelLog] = []
+        self.choice_ends: dict[int, ChoiceEnd] = {}
         self.dropped = False
-        # Bytes of memory held, roughly.
         self.size = _record_size(())
+        self._sink = sink
         self._by_channel: dict[Channel, ChannelLog] = {}
         self._waiters: dict[asyncio.Future[None], None] = {}
 
     @property
+    def closed(self) -> bool:
+        """Whether `end` was appended."""
+        return bool(self.markers) and isinstance(self.markers[-1].marker, End)
+
+    @property
     def end(self) -> End | None:
-        """The `end` event, once the run has ended."""
-        last = self.markers[-1].marker if self.markers else None
+        """The `end` event, once readers may see it."""
+        last = self.markers[-1].marker if self.markers and self.committed == self.head else None
         return last if isinstance(last, End) else None
 
     @property
@@ -84,13 +110,21 @@ class RunLog:
 
     def append(self, marker: Marker, at_ms: int) -> None:
         """Appends an event without text."""
-        assert self.end is None, "nothing follows the end of a run"
+        self.add(marker, at_ms)
+        self.wake()
+
+    def add(self, marker: Marker, at_ms: int) -> None:
+        """Appends an event without text, and wakes nobody."""
+        assert not self.closed, "nothing follows the end of a run"
         self.head += 1
         self.markers.append(Marked(self.head, at_ms, marker))
         self.size += MARKER_BYTES
         if isinstance(marker, PromptTokens):
             self.size += LOGPROB_BYTES * entries(marker.logprobs)
-        self.wake()
+
+    def note_end(self, end: ChoiceEnd) -> None:
+        """Keeps how a choice ended, until `end` tells it."""
+        self.choice_ends[end.choice] = end
 
     def append_text(
         self,
@@ -102,7 +136,7 @@ class RunLog:
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> None:
         """Appends text to a channel, without waking the readers: the writer does so once for all it has."""
-        assert self.end is None, "nothing follows the end of a run"
+        assert not self.closed, "nothing follows the end of a run"
         # What cannot be stored fails here, before anything is changed.
         data, ids = text.encode(), array("I", token_ids)
         log = self._by_channel.get(channel) or self._open(channel)
@@ -117,11 +151,55 @@ class RunLog:
         if logprobs:
             log.logprobs[len(log.seqs) - 1] = logprobs
 
+    def add_texts(
+        self,
+        channel: Channel,
+        text: bytes,
+        *,
+        seqs: Sequence[int],
+        ends: Sequence[int],
+        tokens: Sequence[int],
+        at_ms: Sequence[int],
+        token_ids: Sequence[int],
+        logprobs: Mapping[int, tuple[TokenLogprob, ...]],
+    ) -> None:
+        """Adds events of one channel that another process wrote: as ChannelLog has them, counted from its end.
+
+        `head` is left as it is: whoever adds knows what comes between.
+        """
+        log = self._by_channel.get(channel) or self._open(channel)
+        events, start, counted = len(log.seqs), len(log.text), log.tokens[-1] if log.tokens else 0
+        log.text += text
+        log.seqs.extend(seqs)
+        log.ends.extend(start + end for end in ends)
+        log.tokens.extend(counted + count for count in tokens)
+        log.at_ms.extend(at_ms)
+        log.token_ids.extend(token_ids)
+        log.logprobs.update((events + place, told) for place, told in logprobs.items())
+        told = sum(entries(one) for one in logprobs.values())
+        self.size += len(text) + 16 * len(seqs) + 4 * len(token_ids) + LOGPROB_BYTES * told
+
     def channel(self, channel: Channel) -> ChannelLog | None:
         """Returns a channel's log, or None if nothing was written to it."""
         return self._by_channel.get(channel)
 
     def wake(self) -> None:
+        """Says that something was appended: it is committed, or handed to the sink first."""
+        if self._sink is not None:
+            self._sink(self)
+        else:
+            self.publish(self.head)
+
+    def publish(self, seq: int) -> None:
+        """Lets the readers see all events up to a number."""
+        self.committed = seq
+        self.notify()
+
+    def sink_into(self, sink: "Callable[[RunLog], None] | None") -> None:
+        """Changes who keeps the events."""
+        self._sink = sink
+
+    def notify(self) -> None:
         """Wakes the readers that wait."""
         if self._waiters:
             waiters, self._waiters = self._waiters, {}
@@ -152,8 +230,8 @@ class RunLog:
 
     @property
     def head_cursor(self) -> Cursor:
-        """The cursor of a reader that has consumed everything."""
-        return Cursor(self.head)
+        """The cursor of a reader that has consumed all that is committed."""
+        return Cursor(self.committed, (), self.epoch)
 
     def drop(self) -> None:
         """Gives the text up, and the prompt's tokens; only the other markers stay, for the record."""
@@ -162,7 +240,7 @@ class RunLog:
         self.channels = []
         self._by_channel = {}
         self.size = _record_size(self.markers)
-        self.wake()
+        self.notify()
 
     def _open(self, channel: Channel) -> ChannelLog:
         log = self._by_channel[channel] = ChannelLog(channel)

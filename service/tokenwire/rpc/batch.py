@@ -8,10 +8,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from tokenwire.dispatch.batch import Batch, BatchReader
 from tokenwire.dispatch.batches import Batches, BatchOptions
-from tokenwire.domain.errors import InvalidRequestError, TokenwireError
+from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
 from tokenwire.journal.batch import BatchEnd
 from tokenwire.rpc.batch_events import to_progress
 from tokenwire.rpc.batch_items import Items, key_of
+from tokenwire.rpc.watch import StalledError, StreamLimits, Watch
 from tokenwire.transport.call import Call, Requests
 from tokenwire.v1 import batch_service_pb2
 
@@ -21,9 +22,10 @@ PROGRESS_SECONDS = 0.5
 class BatchServicer:
     """Answers many requests over one stream."""
 
-    def __init__(self, batches: Batches, items: Items) -> None:
+    def __init__(self, batches: Batches, items: Items, limits: StreamLimits | None = None) -> None:
         self._batches = batches
         self._items = items
+        self._limits = limits or StreamLimits()
 
     async def BatchGenerate(self, requests: Requests, call: Call) -> None:
         """Reads items, and writes the events of their batch."""
@@ -33,8 +35,13 @@ class BatchServicer:
             receiving = asyncio.create_task(self._receive(batch, requests, call), name=f"items of batch {batch.id}")
             # Whoever waits for events hears that no more items come.
             receiving.add_done_callback(lambda _: batch.log.wake())
+            sent = _Sent(opening.after)
             try:
-                await self._send(batch, reader, receiving, opening.after, call)
+                with Watch(call, self._limits) as watch:
+                    await self._send(batch, reader, receiving, sent, watch)
+            except StalledError:
+                reader.detach(self._limits.resume)
+                raise _slow_consumer(batch, sent.seq) from None
             finally:
                 receiving.cancel()
                 await asyncio.wait([receiving])
@@ -71,21 +78,22 @@ class BatchServicer:
         batch: Batch,
         reader: BatchReader,
         receiving: "asyncio.Task[TokenwireError | None]",
-        after: int,
-        call: Call,
+        sent: "_Sent",
+        watch: Watch,
     ) -> None:
-        progress = _Progress(batch, call)
-        if after:
+        progress = _Progress(batch, watch)
+        if sent.seq:
             # There may be nothing new to tell for long; so the client knows that it is in.
             await progress.write(closed=False)
-        # Whoever has read the end already gets it again: every call that ends well has one.
-        sent = min(after, batch.log.head - 1) if batch.log.ended else after
+        if batch.log.ended:
+            # Whoever has read the end already gets it again: every call that ends well has one.
+            sent.seq = min(sent.seq, batch.log.head - 1)
         while True:
-            entry = batch.log.entry(sent + 1)
+            entry = batch.log.entry(sent.seq + 1)
             if entry is not None and (reader.closed or not isinstance(entry.event, BatchEnd)):
-                await call.write(await self._items.told(entry, batch.tenant))
-                sent = entry.seq
-                batch.sent(sent)
+                await watch.write(await self._items.told(entry, batch.tenant))
+                sent.seq = entry.seq
+                batch.sent(sent.seq)
                 if isinstance(entry.event, BatchEnd):
                     return
                 continue
@@ -103,12 +111,21 @@ class BatchServicer:
             await progress.until_changed(closed=reader.closed)
 
 
-class _Progress:
-    """Tells now and then how far the batch is, if that has changed."""
+class _Sent:
+    """How far a client is: the number of the last event that was written to it."""
 
-    def __init__(self, batch: Batch, call: Call) -> None:
+    __slots__ = ("seq",)
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+
+
+class _Progress:
+    """Tells now and then how far the batch is, if that has changed; and in silence, as a heartbeat."""
+
+    def __init__(self, batch: Batch, watch: Watch) -> None:
         self._batch = batch
-        self._call = call
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._told: object = self._state()
         self._due = self._loop.time() + PROGRESS_SECONDS
@@ -117,12 +134,13 @@ class _Progress:
         """Tells it now."""
         self._told = self._state()
         self._due = self._loop.time() + PROGRESS_SECONDS
-        await self._call.write(to_progress(self._batch, closed=closed))
+        await self._watch.write(to_progress(self._batch, closed=closed))
 
     async def until_changed(self, *, closed: bool) -> None:
         """Waits until the batch wakes its readers; meanwhile tells what has changed, once that is due."""
         if self._told == self._state():
-            await self._batch.log.changed()
+            if not await self._watch.change(self._batch.log.changed):
+                await self.write(closed=closed)
             return
         if self._loop.time() < self._due:
             with suppress(TimeoutError):
@@ -134,6 +152,16 @@ class _Progress:
     def _state(self) -> object:
         batch = self._batch
         return batch.received, batch.running, batch.succeeded, batch.failed
+
+
+def _slow_consumer(batch: Batch, seq: int) -> TokenwireError:
+    return TokenwireError(
+        Code.ABORTED,
+        "SLOW_CONSUMER",
+        "the client did not read for too long; the batch goes on, and can be opened again after the event it has",
+        retryable=True,
+        metadata={"batch_id": batch.id, "after": str(seq)},
+    )
 
 
 async def _opening(requests: Requests) -> BatchOptions:

@@ -102,7 +102,9 @@ class Items:
                 # Cancelled: the grace was the batch's, so the run has none of its own.
                 if not run.readers and run.grace is not None:
                     run.stop(StopCause.ORPHANED)
-            return Answered(run_id=run.id, error=run.error, usage=run.usage)
+            # One that was handed over has no end; its batch dies with this process, so the item is asked for again.
+            left = run.error if run.end is not None else _HANDED_OVER
+            return Answered(run_id=run.id, error=left, usage=run.usage)
 
         return answer
 
@@ -112,7 +114,7 @@ class Items:
         if not isinstance(done, ItemDone) or done.error is not None:
             return to_batch_event(entry, error=done.error if isinstance(done, ItemDone) else None)
         try:
-            result = await self._reader.result(self._run(done, tenant))
+            result = await self._reader.result(await self._run(done, tenant))
         except TokenwireError as error:
             return to_batch_event(entry, error=failure(error, wrote_text=False))
         size = result.ByteSize()
@@ -120,9 +122,9 @@ class Items:
             return to_batch_event(entry, error=_too_large(size))
         return to_batch_event(entry, result=result)
 
-    def _run(self, done: ItemDone, tenant: str) -> Run:
+    async def _run(self, done: ItemDone, tenant: str) -> Run:
         try:
-            return self._runs.get(tenant, run_id=done.run_id)
+            return await self._runs.find(tenant, run_id=done.run_id)
         except NotFoundError:
             raise TokenwireError(
                 Code.OUT_OF_RANGE, "TEXT_DROPPED", "the answer was well, but its retention is over"
@@ -133,6 +135,15 @@ class Items:
         self._check(request)
         check_delivery(delivery_of(request))
         return from_generate(item.generate) if request is item.generate else from_chat(item.chat)
+
+
+_HANDED_OVER = RunError(
+    code=Code.UNAVAILABLE,
+    reason="DRAINING",
+    message="the server is shutting down",
+    retryable=True,
+    retry_after=1.0,
+)
 
 
 def key_of(item: batch_service_pb2.BatchItem) -> Key:

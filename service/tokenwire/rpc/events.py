@@ -43,6 +43,8 @@ def to_event(envelope: Envelope) -> event_pb2.Event:
         event.cursor.CopyFrom(to_cursor(cursor))
     else:
         event.cursor.seq = cursor.seq
+        if cursor.epoch is not None:
+            event.cursor.epoch = cursor.epoch
     match inner:
         case Delta():
             _delta(event, inner)
@@ -94,6 +96,7 @@ def to_cursor(cursor: Cursor) -> cursor_pb2.Cursor:
             )
             for channel, offset in cursor.ahead
         ],
+        epoch=cursor.epoch,
     )
 
 

@@ -1,13 +1,14 @@
 """Requests: protobuf to domain values."""
 
-import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 
 from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
+from tokenwire.domain.fingerprint import fingerprint
 from tokenwire.domain.request import (
     BeamSearch,
     Buffering,
@@ -55,11 +56,11 @@ def from_generate(request: generate_service_pb2.GenerateRequest) -> Submission:
     """Reads a Generate; a `system` makes a chat of it."""
     fields = _groups(request)
     if request.WhichOneof("input") == "prompt_ids":
-        return Submission(prompt_ids=tuple(request.prompt_ids.ids), **fields)
+        return _known(Submission(prompt_ids=tuple(request.prompt_ids.ids), **fields))
     if request.system:
         asked = Message(role=Role.USER, content=request.prompt)
-        return Submission(messages=(_system(request.system), asked), **fields)
-    return Submission(prompt=request.prompt, **fields)
+        return _known(Submission(messages=(_system(request.system), asked), **fields))
+    return _known(Submission(prompt=request.prompt, **fields))
 
 
 def from_chat(request: chat_service_pb2.ChatRequest) -> Submission:
@@ -71,7 +72,7 @@ def from_chat(request: chat_service_pb2.ChatRequest) -> Submission:
     if request.HasField("tool_choice"):
         named = request.tool_choice.WhichOneof("choice") == "name"
         choice = request.tool_choice.name if named else ToolMode(request.tool_choice.mode or ToolMode.AUTO)
-    return Submission(
+    submission = Submission(
         messages=messages,
         tools=tuple(
             Tool(
@@ -87,6 +88,7 @@ def from_chat(request: chat_service_pb2.ChatRequest) -> Submission:
         reasoning=ReasoningEffort(request.reasoning.effort) if request.reasoning.effort else None,
         **_groups(request),
     )
+    return _known(submission)
 
 
 def from_messages(messages: Iterable[message_pb2.Message]) -> tuple[Message, ...]:
@@ -108,7 +110,7 @@ def from_messages(messages: Iterable[message_pb2.Message]) -> tuple[Message, ...
 def from_cursor(cursor: cursor_pb2.Cursor) -> Cursor:
     """Reads a cursor."""
     ahead = {Channel(one.choice, ChannelKind(one.kind), one.index): one.byte_offset for one in cursor.ahead}
-    return Cursor(cursor.seq, tuple(sorted(ahead.items())))
+    return Cursor(cursor.seq, tuple(sorted(ahead.items())), _optional(cursor, "epoch"))
 
 
 def delivery_of(request: Any) -> Delivery:
@@ -133,6 +135,10 @@ def delivery_of(request: Any) -> Delivery:
     return Delivery(buffering=buffering, unknown=(*unknown, *(("language",) if options.language else ())))
 
 
+def _known(submission: Submission) -> Submission:
+    return replace(submission, fingerprint=fingerprint(submission))
+
+
 def _groups(request: "generate_service_pb2.GenerateRequest | chat_service_pb2.ChatRequest") -> dict[str, Any]:
     return {
         "model": request.model,
@@ -144,17 +150,7 @@ def _groups(request: "generate_service_pb2.GenerateRequest | chat_service_pb2.Ch
         "run": _run(request.run),
         "kv": _kv(request.kv),
         "after": from_cursor(request.after) if request.HasField("after") else None,
-        "fingerprint": _fingerprint(request),
     }
-
-
-def _fingerprint(request: "generate_service_pb2.GenerateRequest | chat_service_pb2.ChatRequest") -> bytes:
-    """Hashes what the run is, without how this reader wants it."""
-    bare = type(request).FromString(request.SerializeToString())
-    bare.ClearField("delivery")
-    bare.ClearField("after")
-    name = request.DESCRIPTOR.full_name.encode()
-    return hashlib.sha256(name + b"\0" + bare.SerializeToString(deterministic=True)).digest()
 
 
 def _system(text: str) -> Message:

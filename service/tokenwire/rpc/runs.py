@@ -1,10 +1,10 @@
 """RunService."""
 
-from itertools import islice
+from contextlib import suppress
 
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
-from tokenwire.domain.errors import InvalidRequestError
+from tokenwire.domain.errors import InvalidRequestError, NotFoundError
 from tokenwire.rpc.reading import Reader
 from tokenwire.rpc.requests import from_cursor
 from tokenwire.rpc.results import state_of, to_run
@@ -23,43 +23,50 @@ class RunServicer:
 
     async def AttachRun(self, request: run_service_pb2.AttachRunRequest, call: Call) -> None:
         """Streams a run from a cursor."""
-        await self._reader.stream(self._find(request, call), from_cursor(request.after), call)
+        await self._reader.stream(await self._find(request, call), from_cursor(request.after), call)
 
     async def WaitRun(self, request: run_service_pb2.WaitRunRequest, call: Call) -> run_pb2.RunResult:
         """Answers when the run has ended."""
-        return await self._reader.result(self._find(request, call))
+        return await self._reader.result(await self._find(request, call))
 
     async def GetRun(self, request: run_service_pb2.GetRunRequest, call: Call) -> run_pb2.Run:
         """Tells of a run."""
-        return to_run(self._find(request, call))
+        return to_run(await self._find(request, call))
 
     async def ListRuns(self, request: run_service_pb2.ListRunsRequest, call: Call) -> run_service_pb2.ListRunsResponse:
         """Lists runs, newest first."""
-        runs = self._runs.list(call.context.tenant)
+        ids = await self._runs.known(call.context.tenant)
         if request.page_token:
-            ids = [run.id for run in runs]
             if request.page_token not in ids:
                 raise InvalidRequestError("page_token", "is not known, or its run is forgotten; begin anew")
-            runs = runs[ids.index(request.page_token) + 1 :]
-        wanted = (
-            run
-            for run in runs
-            if (not request.state or state_of(run) == request.state)
-            and request.labels.items() <= dict(run.submission.run.labels).items()
-        )
+            ids = ids[ids.index(request.page_token) + 1 :]
         size = request.page_size or DEFAULT_PAGE
-        page = list(islice(wanted, size + 1))
-        more = page[size - 1].id if len(page) > size else ""
-        return run_service_pb2.ListRunsResponse(runs=[to_run(run) for run in page[:size]], next_page_token=more)
+        page: list[run_pb2.Run] = []
+        more = ""
+        for run_id in ids:
+            with suppress(NotFoundError):
+                run = await self._runs.find(call.context.tenant, run_id=run_id)
+                if not _matches(run, request):
+                    continue
+                if len(page) == size:
+                    more = page[-1].run_id
+                    break
+                page.append(to_run(run))
+        return run_service_pb2.ListRunsResponse(runs=page, next_page_token=more)
 
     async def CancelRun(self, request: run_service_pb2.CancelRunRequest, call: Call) -> run_pb2.Run:
         """Ends a run."""
         run = await self._runs.cancel(call.context, run_id=request.run_id, request_id=request.request_id)
         return to_run(run)
 
-    def _find(
+    async def _find(
         self,
         request: run_service_pb2.AttachRunRequest | run_service_pb2.WaitRunRequest | run_service_pb2.GetRunRequest,
         call: Call,
     ) -> Run:
-        return self._runs.get(call.context.tenant, run_id=request.run_id, request_id=request.request_id)
+        return await self._runs.find(call.context.tenant, run_id=request.run_id, request_id=request.request_id)
+
+
+def _matches(run: Run, request: run_service_pb2.ListRunsRequest) -> bool:
+    asked = request.labels.items() <= dict(run.submission.run.labels).items()
+    return asked and (not request.state or state_of(run) == request.state)

@@ -9,6 +9,8 @@ FEATURES = (
     "batch.resume",
     "delivery.none",
     "delivery.size",
+    "failover.before_first_token",
+    "failover.continue",
     "journal.memory",
     "prefill.progress",
     "run.attach",

@@ -45,6 +45,14 @@ class EngineSettings(BaseModel, frozen=True):
         Wording(wanted=URL_WANTED),
     ] = ""
     model: Annotated[str, Field(description="The model to use; empty means those that the engine tells.")] = ""
+    alias: Annotated[
+        str,
+        Field(
+            max_length=255,
+            description="The name by which requests ask for that model; engines with the same one stand in for each "
+            "other.",
+        ),
+    ] = ""
     api_key: Annotated[
         SecretStr,
         AfterValidator(_key),

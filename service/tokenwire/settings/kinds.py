@@ -1,15 +1,22 @@
 """The kinds of value that settings have, each with its check."""
 
+import base64
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from tokenwire.settings.address import checked_url, split_listen
 from tokenwire.settings.engine import SECONDS_MAX, URL_WANTED, EngineSettings
 from tokenwire.settings.wording import Wording, told
 
-_LATER_JOURNALS = ("file", "redis")
+_JOURNAL_SCHEMES = ("redis", "rediss", "unix")
+JOURNAL_WANTED = "memory, file:FOLDER, or redis://HOST:PORT (rediss:// with TLS, unix:///SOCKET)"
+
+
+# For AES-256.
+KEY_BYTES = 32
 
 
 def _listen(address: str) -> str:
@@ -44,10 +51,31 @@ def _lower(text: object) -> object:
     return text.lower() if isinstance(text, str) else text
 
 
-def _journal(name: object) -> object:
-    if name in _LATER_JOURNALS:
-        raise told(f'knows only memory as yet; the journal "{name}" comes with a later release')
-    return name
+def _journal(text: str) -> str:
+    kind, colon, rest = text.partition(":")
+    if text == "memory":
+        return text
+    if kind == "file" and rest:
+        return f"file:{_home(rest)}"
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise told("wants no name and no password in the address: redis_username and redis_password have them")
+    place = parts.path if kind == "unix" else parts.hostname
+    if kind not in _JOURNAL_SCHEMES or not colon or not place or parts.query or parts.fragment:
+        raise ValueError("no journal")
+    return text
+
+
+def _key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if text:
+        try:
+            known = len(base64.b64decode(text, validate=True)) == KEY_BYTES
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("no key")
+    return key
 
 
 def _engines(items: object) -> object:
@@ -65,7 +93,13 @@ FilePath = Annotated[str, AfterValidator(_file), Wording(wanted="the path of a f
 FolderPath = Annotated[Path, BeforeValidator(_folder), Wording(wanted="the path of a folder")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)]
-JournalKind = Annotated[Literal["memory"], BeforeValidator(_journal)]
+JournalPlace = Annotated[str, AfterValidator(_journal), Wording(wanted=JOURNAL_WANTED)]
+JournalSync = Annotated[Literal["never", "interval", "always"], BeforeValidator(_lower)]
+JournalOutage = Annotated[Literal["continue", "fail"], BeforeValidator(_lower)]
+Failover = Annotated[Literal["none", "before_first_token", "continue"], BeforeValidator(_lower)]
+# A password or a key: never shown.
+Password = Annotated[SecretStr, Wording(wanted="text")]
+Key = Annotated[SecretStr, AfterValidator(_key), Wording(wanted="32 bytes in Base64")]
 Engines = Annotated[
     tuple[EngineSettings, ...],
     BeforeValidator(_engines),

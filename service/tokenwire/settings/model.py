@@ -6,18 +6,32 @@ from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from tokenwire.settings.address import is_loopback, split_listen
 from tokenwire.settings.engine import EngineSettings
 from tokenwire.settings.kinds import (
     Engines,
+    Failover,
     FilePath,
     FolderPath,
-    JournalKind,
+    JournalOutage,
+    JournalPlace,
+    JournalSync,
+    Key,
     ListenAddress,
     LogFormat,
     LogLevel,
+    Password,
     Seconds,
     SecondsOrNone,
     Url,
@@ -51,6 +65,9 @@ class Settings(BaseModel, frozen=True):
         int, Field(gt=0, le=2**31 - 1, description="The size of the largest gRPC request or response, in bytes.")
     ] = 4_194_304
 
+    heartbeat_seconds: Annotated[
+        Seconds, Field(description="The silence of a stream after which it says that it lives, in seconds.")
+    ] = 10
     keepalive_seconds: Annotated[
         Seconds, Field(description="The time between two pings to a client that is silent, in seconds.")
     ] = 10
@@ -111,7 +128,11 @@ class Settings(BaseModel, frozen=True):
         Seconds, Field(description="How long an engine may take for the first token of a run, in seconds.")
     ] = 120
     stall_seconds: Annotated[
-        Seconds, Field(description="How long an engine may be silent between two tokens of a run, in seconds.")
+        Seconds,
+        Field(
+            description="How long an engine may be silent between two tokens of a run, and a client may leave a "
+            "message unread, in seconds."
+        ),
     ] = 30
     max_duration_seconds: Annotated[Seconds, Field(description="How long a run may take in all, in seconds.")] = 3600
     load_seconds: Annotated[
@@ -157,9 +178,77 @@ class Settings(BaseModel, frozen=True):
             "included.",
         ),
     ] = 100_000
-    journal: Annotated[JournalKind, Field(description="Where runs are written; only memory as yet.")] = "memory"
-    journal_max_bytes: Annotated[int, Field(gt=0, description="The size of all journals together, in bytes.")] = (
-        268_435_456
+    resume_seconds: Annotated[
+        Seconds,
+        Field(
+            description="How long a run waits for a reader at least when it was the server that lost or left the last "
+            "one, in seconds."
+        ),
+    ] = 30
+
+    failover: Annotated[
+        Failover,
+        Field(
+            description="What happens to a run whose engine fails if its request does not say: it fails, is tried "
+            "again before its first token, or goes on in the middle of its answer, too."
+        ),
+    ] = "continue"
+    failover_seconds: Annotated[
+        Seconds, Field(description="How long a run whose engine failed may go without a new token, in seconds.")
+    ] = 30
+    attempts_max: Annotated[
+        int, Field(gt=0, le=100, description="How many attempts a run has to get its next token.")
+    ] = 5
+
+    journal: Annotated[
+        JournalPlace,
+        Field(
+            description="Where runs are written: memory; file:FOLDER, which survives a restart; or redis://HOST:PORT, "
+            "which several servers share."
+        ),
+    ] = "memory"
+    journal_max_bytes: Annotated[
+        int, Field(gt=0, description="The size of all runs together that this server keeps in memory, in bytes.")
+    ] = 268_435_456
+    journal_key: Annotated[
+        Key,
+        Field(
+            description="The key with which a journal outside this process is encrypted: 32 bytes in Base64, the same "
+            "for all servers that share it."
+        ),
+        Wording(default="not encrypted"),
+    ] = SecretStr("")
+    journal_outage: Annotated[
+        JournalOutage,
+        Field(
+            description="What happens while the journal cannot be written: runs go on without it and are written "
+            "later, or they fail."
+        ),
+    ] = "continue"
+    journal_fsync: Annotated[
+        JournalSync,
+        Field(
+            description="When a file journal is forced to the disk: always before a reader sees an event, at an "
+            "interval, or never; only a failure of the machine makes a difference."
+        ),
+    ] = "interval"
+    journal_fsync_seconds: Annotated[Seconds, Field(description="That interval, in seconds.")] = 1
+    journal_segment_bytes: Annotated[
+        int, Field(ge=65_536, le=2**31 - 1, description="The size at which a file journal begins a new file, in bytes.")
+    ] = 67_108_864
+    journal_prefix: Annotated[
+        str, Field(min_length=1, max_length=64, description="What the names of all keys in Redis begin with.")
+    ] = "tokenwire"
+    lease_seconds: Annotated[
+        Seconds,
+        Field(
+            description="How long the runs of a server that is silent stay its own in Redis, in seconds; then another "
+            "one goes on with them."
+        ),
+    ] = 10
+    redis_username: Annotated[str, Field(description="The user at Redis."), Wording(default="none")] = ""
+    redis_password: Annotated[Password, Field(description="The password at Redis."), Wording(default="none")] = (
+        SecretStr("")
     )
 
     drain_seconds: Annotated[

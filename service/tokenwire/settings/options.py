@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tokenwire.settings.model import Settings
@@ -49,11 +50,17 @@ def options() -> Iterator[SettingOption]:
             name=name,
             flag=flag_name(name),
             variable=variable_name(name),
-            value_type=list[str] if name == "engines" else str if choices else info.annotation,
+            value_type=_value_type(name, info, choices),
             default=_default(info),
             description=info.description or "",
             choices=choices,
         )
+
+
+def _value_type(name: str, info: FieldInfo, choices: tuple[str, ...]) -> Any:
+    if name == "engines":
+        return list[str]
+    return str if choices or info.annotation is SecretStr else info.annotation
 
 
 def _default(info: FieldInfo) -> str:

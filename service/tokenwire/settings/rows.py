@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import SecretStr
+
 from tokenwire.settings.engine import EngineSettings
 
 HIDDEN = "********"
@@ -29,6 +31,8 @@ def shown(value: object) -> str:
             return str(value)
         case tuple():
             return "; ".join(map(shown, value))
+        case SecretStr():
+            return HIDDEN if value.get_secret_value() else '""'
         case "":
             return '""'
         case _:
@@ -39,6 +43,8 @@ def _engine(engine: EngineSettings) -> str:
     facts = [f"{engine.kind} {engine.url}".rstrip()]
     if engine.model:
         facts.append(f"model {engine.model}")
+    if engine.alias:
+        facts.append(f"alias {engine.alias}")
     if engine.api_key.get_secret_value():
         facts.append(f"api_key {HIDDEN}")
     if engine.timeout_seconds is not None:

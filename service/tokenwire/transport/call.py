@@ -29,7 +29,7 @@ class Call(Protocol):
         kind: how many messages go which way.
         context: the RPC's id and tenant.
         delivery: how the reader wants its stream; set by the delivery interceptor.
-        messages: how many were written.
+        messages: how many were written; a write is under way until it has gone up.
         parse: bytes to the method's request message; raises ValueError if they are none.
     """
 

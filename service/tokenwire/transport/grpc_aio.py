@@ -16,6 +16,7 @@ from tokenwire.domain.context import RequestContext
 from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.domain.request import Delivery
 from tokenwire.transport.call import AbortedError, ClientGoneError, Endpoint, Handler, Kind
+from tokenwire.transport.grpc_reset import Resets
 
 # Trailers beyond 8 KiB are refused at random. Details take up to 6 of it, and a byte of the message up to three.
 MAX_MESSAGE_BYTES = 500
@@ -102,8 +103,12 @@ class GrpcCall:
 
     async def write(self, message: object) -> None:
         """Sends one message."""
+        data = self._encode(message)
         try:
-            await self.grpc_context.write(self._encode(message))
+            if not self.messages:
+                # Else they go with the first message, and if that gets stuck, no status can be sent.
+                await self.grpc_context.send_initial_metadata(())
+            await self.grpc_context.write(data)
         except (aio.InternalError, aio.UsageError) as error:
             raise ClientGoneError from error
         self.messages += 1
@@ -144,6 +149,8 @@ class GrpcServer:
         encode_error: an error and the rpc id, to a serialized google.rpc.Status.
         new_context: makes an RPC's context.
         options: channel options, as `server_options` makes them.
+        status_seconds: how long a status may wait behind messages that its client does not read; then the stream is
+            reset without it.
     """
 
     def __init__(
@@ -155,7 +162,10 @@ class GrpcServer:
         encode_error: Callable[[TokenwireError, str], bytes],
         new_context: Callable[[], RequestContext],
         options: Sequence[tuple[str, int]],
+        status_seconds: float = 30.0,
     ) -> None:
+        self._status_seconds = status_seconds
+        self._resets = Resets()
         self._layered = layered
         self._encode_message = encode
         self._send_max_bytes = dict(options)[SEND_MAX]
@@ -178,6 +188,7 @@ class GrpcServer:
     async def stop(self, grace_seconds: float) -> None:
         """Takes no more calls, and cancels those that are still there after the grace."""
         await self.grpc_server.stop(grace_seconds)
+        self._resets.close()
 
     def owns(self, method: str) -> bool:
         """Whether the method is one of ours."""
@@ -213,13 +224,16 @@ class GrpcServer:
                 answer: bytes | None = await handler(GrpcRequests(context) if streamed else request, call)
                 return answer
             except TokenwireError as error:
-                await self._abort(context, error, call.context.rpc_id)
+                status = self._status(error, call.context.rpc_id)
             except AbortedError as error:
                 if error.__cause__ is not None:
                     raise error.__cause__ from None
+                return None
             except ClientGoneError:
                 # Else grpc tries to send a status, and logs with a traceback that it cannot.
                 raise asyncio.CancelledError from None
+            # Out here, where the error no longer holds what the handler held: the status may have to wait.
+            await self._abort(context, status)
             return None
 
         make = {
@@ -253,11 +267,25 @@ class GrpcServer:
     def _serialized(self, message: object) -> bytes:
         return message if isinstance(message, bytes) else self._encode(message)
 
-    async def _abort(self, context: Context, error: TokenwireError, rpc_id: str) -> None:
+    def _status(self, error: TokenwireError, rpc_id: str) -> "_Abort":
         trailers = ((DETAILS_KEY, self._encode_error(error, rpc_id)),)
         message = error.message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
-        await context.abort(_STATUS[error.code], message, trailers)
+        return _STATUS[error.code], message, trailers
 
+    async def _abort(self, context: Context, status: "_Abort") -> None:
+        try:
+            async with asyncio.timeout(self._status_seconds):
+                await context.abort(*status)
+        except TimeoutError:
+            self._resets.add(context)
+        except aio.InternalError:
+            # Nobody is there any more.
+            pass
+        raise asyncio.CancelledError
+
+
+# A status, its message, and its trailers.
+_Abort: TypeAlias = tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]
 
 _STATUS = {code: next(one for one in grpc.StatusCode if one.value[0] == code) for code in Code}
 _CODES = {status: code for code, status in _STATUS.items()}

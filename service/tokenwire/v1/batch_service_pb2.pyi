@@ -168,7 +168,7 @@ class BatchEvent(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___BatchProgress:
-        """How far the batch is; view only."""
+        """How far the batch is, and in silence that the stream lives; view only."""
 
     @_builtins.property
     def end(self) -> Global___BatchEnd:

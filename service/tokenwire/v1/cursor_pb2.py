@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tokenwire/v1/cursor.proto\x12\x0ctokenwire.v1\"\xab\x01\n\rChannelOffset\x12 \n\x06\x63hoice\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x10\x80\x08R\x06\x63hoice\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12\x1e\n\x05index\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x10\x80\x08R\x05index\x12\x1f\n\x0b\x62yte_offset\x18\x04 \x01(\rR\nbyteOffset\"X\n\x06\x43ursor\x12\x10\n\x03seq\x18\x01 \x01(\rR\x03seq\x12<\n\x05\x61head\x18\x02 \x03(\x0b\x32\x1b.tokenwire.v1.ChannelOffsetB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05\x61head*c\n\x0b\x43hannelKind\x12\x1c\n\x18\x43HANNEL_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANNEL_KIND_REASONING\x10\x01\x12\x1a\n\x16\x43HANNEL_KIND_TOOL_CALL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tokenwire/v1/cursor.proto\x12\x0ctokenwire.v1\"\xab\x01\n\rChannelOffset\x12 \n\x06\x63hoice\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x10\x80\x08R\x06\x63hoice\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tokenwire.v1.ChannelKindB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12\x1e\n\x05index\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x10\x80\x08R\x05index\x12\x1f\n\x0b\x62yte_offset\x18\x04 \x01(\rR\nbyteOffset\"}\n\x06\x43ursor\x12\x10\n\x03seq\x18\x01 \x01(\rR\x03seq\x12<\n\x05\x61head\x18\x02 \x03(\x0b\x32\x1b.tokenwire.v1.ChannelOffsetB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05\x61head\x12\x19\n\x05\x65poch\x18\x03 \x01(\rH\x00R\x05\x65poch\x88\x01\x01\x42\x08\n\x06_epoch*c\n\x0b\x43hannelKind\x12\x1c\n\x18\x43HANNEL_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HANNEL_KIND_REASONING\x10\x01\x12\x1a\n\x16\x43HANNEL_KIND_TOOL_CALL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANNELOFFSET'].fields_by_name['index']._serialized_options = b'\272H\005*\003\020\200\010'
   _globals['_CURSOR'].fields_by_name['ahead']._loaded_options = None
   _globals['_CURSOR'].fields_by_name['ahead']._serialized_options = b'\272H\006\222\001\003\020\200\002'
-  _globals['_CHANNELKIND']._serialized_start=307
-  _globals['_CHANNELKIND']._serialized_end=406
+  _globals['_CHANNELKIND']._serialized_start=344
+  _globals['_CHANNELKIND']._serialized_end=443
   _globals['_CHANNELOFFSET']._serialized_start=44
   _globals['_CHANNELOFFSET']._serialized_end=215
   _globals['_CURSOR']._serialized_start=217
-  _globals['_CURSOR']._serialized_end=305
+  _globals['_CURSOR']._serialized_end=342
 # @@protoc_insertion_point(module_scope)

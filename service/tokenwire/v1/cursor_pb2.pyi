@@ -87,8 +87,13 @@ class Cursor(_message.Message):
 
     SEQ_FIELD_NUMBER: _builtins.int
     AHEAD_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """The highest number such that all journal events up to it are wholly consumed. Events count from 1."""
+    epoch: _builtins.int
+    """Which writer the run had when this was sent, 1 being its first; absent where its journal lives and dies with one
+    process. By it a server notices that what was read was lost with a journal. By hand it is left out.
+    """
     @_builtins.property
     def ahead(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelOffset]:
         """The channels consumed beyond `seq`, sorted by choice, kind and index; mostly empty."""
@@ -98,11 +103,14 @@ class Cursor(_message.Message):
         *,
         seq: _builtins.int = ...,
         ahead: _abc.Iterable[Global___ChannelOffset] | None = ...,
+        epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "ahead", b"ahead", "epoch", b"epoch", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
 
 Global___Cursor: _TypeAlias = Cursor  # noqa: Y015

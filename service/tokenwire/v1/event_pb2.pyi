@@ -93,6 +93,8 @@ class _DetachReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DetachRe
     """The server is shutting down."""
     DETACH_REASON_SLOW_CONSUMER: _DetachReason.ValueType  # 2
     """The client did not read."""
+    DETACH_REASON_MOVED: _DetachReason.ValueType  # 3
+    """Another server of the same journal goes on with the run."""
 
 class DetachReason(_DetachReason, metaclass=_DetachReasonEnumTypeWrapper):
     """Why a view stopped while its run lives."""
@@ -103,6 +105,8 @@ DETACH_REASON_DRAINING: DetachReason.ValueType  # 1
 """The server is shutting down."""
 DETACH_REASON_SLOW_CONSUMER: DetachReason.ValueType  # 2
 """The client did not read."""
+DETACH_REASON_MOVED: DetachReason.ValueType  # 3
+"""Another server of the same journal goes on with the run."""
 Global___DetachReason: _TypeAlias = DetachReason  # noqa: Y015
 
 @_typing.final

@@ -7,7 +7,8 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 
 from tokenwire.cli.failure import Report
-from tokenwire.cli.rpc_failure import DETAILS_KEY, failure_of
+from tokenwire.cli.rpc_failure import failure_of
+from tokenwire_client.core.details import KEY
 
 
 def packed(*details: object) -> bytes:
@@ -32,7 +33,7 @@ def test_all_details_are_one_line() -> None:
         error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)),
         error_details_pb2.BadRequest(field_violations=[violation]),
     )
-    error = failed(StatusCode.RESOURCE_EXHAUSTED, "too much", Metadata((DETAILS_KEY, details)))
+    error = failed(StatusCode.RESOURCE_EXHAUSTED, "too much", Metadata((KEY, details)))
     report = failure_of(error, "host:1").report
     assert report.line() == (
         "RESOURCE_EXHAUSTED (RATE_LIMITED): too much [field sampling.n; retry after 1.5 s; rpc 0a1b]"

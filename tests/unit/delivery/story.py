@@ -85,11 +85,17 @@ class Story:
         passed, batch = self.plot.batches[number]
         self.now += passed
         for item in batch:
-            self._note(item)
+            if isinstance(item, Piece):
+                self._note(item)
+                self._writer.write([item], 1)
+                continue
+            before = self.log.head
             if isinstance(item, Dispatched):
                 self.log.append(item, self.now)
             else:
                 self._writer.write([item], 1)
+            # Whether it is worth an event is the writer's business.
+            self.markers |= set(range(before + 1, self.log.head + 1))
 
     def finish(self) -> End:
         """Writes the end."""
@@ -120,10 +126,7 @@ class Story:
                 offsets[fact.channel] = max(offsets[fact.channel], fact.end)
         return offsets
 
-    def _note(self, item: Item) -> None:
-        if not isinstance(item, Piece):
-            self.markers.add(self.head + 1)
-            return
+    def _note(self, item: Piece) -> None:
         ids, logprobs = self._held.setdefault(item.channel, ([], []))
         ids.extend(item.token_ids)
         logprobs.extend(item.logprobs)

@@ -37,7 +37,7 @@ def cut(size: int, kind: ChannelKind = ChannelKind.TEXT) -> Delivery:
 def test_a_cursor_past_the_run_or_inside_a_code_point_is_refused(after: Cursor, reason: str) -> None:
     run = story("a水b").whole()
     run.log.markers.pop()
-    run.log.head = 4
+    run.log.head = run.log.committed = 4
     with pytest.raises(InvalidRequestError) as caught:
         View(run.log, after)
     assert (caught.value.code, caught.value.reason) == (Code.INVALID_ARGUMENT, reason)
@@ -168,6 +168,7 @@ def test_a_message_carries_no_more_log_probabilities_than_it_can() -> None:
     log = RunLog()
     for _ in range(5):
         log.append_text(TEXT, "ab", 0, [1], 1, told)
+    log.wake()
     deltas = [envelope.event for envelope in View(log).take()]
     assert [delta.text for delta in deltas if isinstance(delta, Delta)] == ["abab", "abab", "ab"]
     whole = View(log, delivery=cut(3)).take()
@@ -178,6 +179,7 @@ def test_one_event_is_never_split_for_its_log_probabilities() -> None:
     near = tuple(TokenLogprob(token_id=one, token="", logprob=-1.0) for one in range(MAX_LOGPROBS + 1))
     log = RunLog()
     log.append_text(TEXT, "a", 0, [1], 1, (TokenLogprob(token_id=1, token="", logprob=-1.0, top=near),))
+    log.wake()
     (envelope,) = View(log).take()
     assert isinstance(envelope.event, Delta)
     assert envelope.event.text == "a"

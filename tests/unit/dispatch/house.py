@@ -1,23 +1,27 @@
 """Runs, dispatcher and journal around one scripted engine, without any wire."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import count
+from random import Random
 from typing import Any
 
 from tokenwire.delivery.view import View
 from tokenwire.dispatch.dispatcher import Dispatcher, Patience
 from tokenwire.dispatch.fleet import Fleet
+from tokenwire.dispatch.lifetimes import Lifetimes
 from tokenwire.dispatch.run import Run
-from tokenwire.dispatch.runs import Lifetimes, Runs
+from tokenwire.dispatch.runs import Runs
+from tokenwire.dispatch.tries import Failover
 from tokenwire.domain.context import Clock, RequestContext
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import End, FinishReason
 from tokenwire.domain.generation import ChoiceDone, Piece
-from tokenwire.domain.request import RunOptions, Submission
+from tokenwire.domain.request import FailoverPolicy, RunOptions, Submission
+from tokenwire.engines.engine import Engine
 from tokenwire.engines.scripted import Emit, ScriptedEngine, Step
 from tokenwire.engines.status import ModelInfo
 from tokenwire.journal.memory import MemoryJournal
@@ -55,12 +59,14 @@ class House:
     orphan_grace: float = 0.0
     retention: float = 300.0
     cancelled_ids: int = 3
+    engines: Sequence[Engine] = ()
+    failover: Failover = field(default_factory=lambda: Failover(policy=FailoverPolicy.NONE))
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.clock = Clock(monotonic=loop.time, wall=lambda: 1_700_000_000 + loop.time())
         self.journal = MemoryJournal(self.journal_bytes)
-        self.fleet = Fleet([self.engine])
+        self.fleet = Fleet(self.engines or [self.engine], now=loop.time, rng=Random(1))
         lifetimes = Lifetimes(
             orphan_grace=self.orphan_grace,
             orphan_grace_max=60.0,
@@ -69,9 +75,16 @@ class House:
             cancelled_ids=self.cancelled_ids,
             stop=1.0,
         )
-        dispatcher = Dispatcher(self.fleet, self.journal, Patience(first_token=120.0, stall=30.0))
+        self.dispatcher = Dispatcher(
+            self.fleet,
+            self.journal,
+            Patience(first_token=120.0, stall=30.0, stop=1.0),
+            Renderer().render,
+            self.failover,
+            Random(2),
+        )
         ids = count(1)
-        self.runs = Runs(dispatcher, self.journal, lifetimes, self.clock, new_id=lambda: f"run{next(ids)}")
+        self.runs = Runs(self.dispatcher, self.journal, lifetimes, self.clock, new_id=lambda: f"run{next(ids)}")
 
     @property
     def context(self) -> RequestContext:
@@ -86,7 +99,7 @@ class House:
                 return existing
             route = await self.fleet.route("")
             prompt = await Renderer().render(submission, route.engine, ModelInfo(route.model))
-            return self.runs.accept(submission, prompt, route, SHARE, context)
+            return await self.runs.accept(submission, prompt, route, SHARE, context)
 
     @contextmanager
     def read(self, run: Run) -> Iterator[View]:
@@ -100,15 +113,16 @@ class House:
             await run.finished()
         return text_of(run)
 
-    def at_rest(self) -> None:
+    async def at_rest(self) -> None:
         """Forgets every run, and checks that nothing is held, and that each run ended exactly once."""
         for run in self.runs.list(self.tenant):
             ends = [marked.seq for marked in run.log.markers if isinstance(marked.marker, End)]
             assert ends == [run.log.head], "one end, and nothing after it"
-        self.runs.close()
+        await self.runs.close()
         assert self.journal.held == 0
         assert self.engine.running == 0
-        assert not any(self.fleet._running.values())
+        assert self.fleet.places.taken == 0
+        assert self.fleet.places.waiting == 0
 
 
 def text_of(run: Run, choice: int = 0) -> str:

@@ -37,7 +37,7 @@ async def test_a_run_is_start_dispatched_text_end() -> None:
     assert isinstance(end, End)
     assert (end.error, end.choices[0].finish_reason) == (None, FinishReason.STOP)
     assert end.channels == run.log.channel_ends()
-    house.at_rest()
+    await house.at_rest()
 
 
 FAILURES: dict[str, tuple[Step, Code, Code, str]] = {
@@ -67,7 +67,7 @@ async def test_a_failure_is_the_run_s_end(step: Step, early: Code, lost: Code, r
         end.error.reason not in ("INTERNAL", "ENGINE_REFUSED") or end.error.code is Code.DATA_LOSS
     )
     assert [one.bytes for one in end.channels] == ([1] if late else [])
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_the_first_token_must_come_in_time_however_long_the_prompt(asked_f
     assert end.error is not None
     assert (end.error.code, end.error.reason) == (Code.DEADLINE_EXCEEDED, "FIRST_TOKEN_TIMEOUT")
     assert end.timings.completed_ms == seconds * 1000
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -112,7 +112,7 @@ async def test_an_answer_that_comes_as_a_whole_has_the_run_s_own_limit_unless_as
     hurried = await ended(house, limits=Limits(first_token_timeout=5.0))
     assert hurried.error is not None
     assert hurried.error.reason == "FIRST_TOKEN_TIMEOUT"
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.parametrize(("asked_for", "seconds"), [(None, 30), (5.0, 5)])
@@ -127,7 +127,7 @@ async def test_after_the_first_token_silence_is_a_stall_and_anything_is_a_sign_o
     assert end.error is not None
     assert (end.error.code, end.error.reason) == (Code.DATA_LOSS, "ENGINE_STALLED")
     assert end.timings.completed_ms == (10 * (seconds - 1) + seconds) * 1000
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -138,7 +138,7 @@ async def test_an_engine_that_does_not_stop_at_max_tokens_is_stopped() -> None:
     assert run.end is not None
     assert (run.end.error, run.end.choices[0].finish_reason) == (None, FinishReason.LENGTH)
     assert house.engine.stopped == 1
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -153,7 +153,7 @@ async def test_an_engine_hears_its_own_default_for_tokens() -> None:
     for limit in (None, 7):
         await ended(house, stopping=Stopping(max_tokens=limit))
     assert limits == [64, 7]
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.parametrize(("limit", "heard"), [(None, 64), (80, 80), (98, 98), (99, 98), (5000, 98)])
@@ -188,7 +188,7 @@ async def test_a_run_that_outgrows_the_journal_is_cut_with_a_clear_reason() -> N
     assert (run.error.code, run.error.reason) == (Code.DATA_LOSS, "JOURNAL_FULL")
     assert 20_000 < len(text_of(run)) < 40_000
     assert house.journal.held == run.log.size
-    house.at_rest()
+    await house.at_rest()
 
 
 class Clinging(ScriptedEngine):
@@ -216,7 +216,7 @@ async def test_an_engine_that_hangs_in_its_close_is_torn_out_of_it() -> None:
     assert ended.end is not None
     assert (ended.end.error, ended.end.choices[0].finish_reason) == (None, FinishReason.CANCELLED)
     assert ended.end.timings.completed_ms == 2000
-    house.at_rest()
+    await house.at_rest()
 
 
 class Stubborn(ScriptedEngine):
@@ -244,7 +244,7 @@ async def test_an_engine_that_cannot_be_stopped_holds_up_neither_a_cancel_nor_th
     await house.runs.drain(0)
     assert asyncio.get_running_loop().time() < 10
     # The server closes over it; what it leaves behind ends without a word.
-    house.runs.close()
+    await house.runs.close()
     stubborn.let_go.set()
     await run.finished()
     assert run.task is not None

@@ -16,7 +16,7 @@ async def ended(*steps: Step, n: int = 1) -> End:
     run.received_at -= 2
     await run.finished()
     assert run.end is not None
-    house.at_rest()
+    await house.at_rest()
     return run.end
 
 

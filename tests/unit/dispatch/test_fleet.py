@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tokenwire.dispatch.fleet import ASK_SECONDS, Fleet
+from tokenwire.dispatch.places import Wish
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.engines.scripted import ScriptedEngine
 from tokenwire.engines.status import EngineState
@@ -19,7 +20,7 @@ async def test_the_least_busy_of_the_engines_that_are_ready_answers() -> None:
     a, b, c = engines()
     fleet = Fleet([a, b, c])
     assert (await fleet.route("m")).engine is a
-    with fleet.running(a):
+    with await fleet.places.take(Wish(candidates=lambda: [a]), 1):
         assert (await fleet.route("m")).engine is b
         b.status.set(EngineState.LOADING)
         assert (await fleet.route("m")).engine is a
@@ -32,7 +33,7 @@ async def test_the_least_busy_of_the_engines_that_are_ready_answers() -> None:
 async def test_an_engine_that_suits_the_request_goes_before_one_that_does_not() -> None:
     a, b, c = engines()
     fleet = Fleet([a, b, c])
-    with fleet.running(b):
+    with await fleet.places.take(Wish(candidates=lambda: [b]), 1):
         assert (await fleet.route("m", lambda engine: engine is b)).engine is b
     # Somebody has to refuse it by name.
     assert (await fleet.route("m", lambda engine: False)).engine is a
@@ -65,7 +66,7 @@ async def test_while_no_engine_has_told_its_models_there_is_nobody_to_ask() -> N
 async def test_a_run_counts_on_its_engine_even_if_it_fails() -> None:
     a, b, _ = engines()
     fleet = Fleet([a, b])
-    with pytest.raises(ValueError, match="bug"), fleet.running(a):
+    with pytest.raises(ValueError, match="bug"), await fleet.places.take(Wish(candidates=lambda: [a]), 1):
         raise ValueError("bug")
     assert (await fleet.route("m")).engine is a
 

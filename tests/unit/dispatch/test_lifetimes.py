@@ -42,7 +42,7 @@ async def test_without_grace_a_run_stops_with_its_last_reader() -> None:
     assert (run.error.code, run.error.retryable) == (Code.ABORTED, True)
     assert run.elapsed_ms() == 0
     assert house.engine.stopped == 1
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -53,7 +53,7 @@ async def test_a_run_waits_for_a_reader_for_its_grace() -> None:
     await run.finished()
     assert outcome(run) == ("ORPHANED", FinishReason.ERROR)
     assert run.elapsed_ms() == 20_000
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -66,7 +66,7 @@ async def test_a_reader_within_the_grace_goes_on_and_the_grace_begins_anew_when_
     await asyncio.sleep(5)
     assert await house.read_to_the_end(run) == "one two"
     assert outcome(run) == ("", FinishReason.STOP)
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.parametrize(("asked_for", "grace"), [(None, 7), (3.0, 3), (1000.0, 60)])
@@ -77,7 +77,7 @@ async def test_the_server_s_grace_is_the_default_and_its_maximum_the_bound(asked
     await read_a_word(house, run)
     await run.finished()
     assert run.elapsed_ms() == grace * 1000
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -87,7 +87,7 @@ async def test_a_detached_run_goes_on_to_its_end() -> None:
     await read_a_word(house, run)
     await run.finished()
     assert (text_of(run), outcome(run)) == ("one two", ("", FinishReason.STOP))
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.parametrize(("asked_for", "seconds"), [(5.0, 5), (1e6, 3600)])
@@ -99,7 +99,7 @@ async def test_the_time_limit_is_a_finish_reason_and_keeps_the_text(asked_for: f
     assert outcome(run) == ("", FinishReason.TIME_LIMIT)
     assert run.elapsed_ms() == seconds * 1000
     assert text_of(run).startswith("one ")
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -112,7 +112,7 @@ async def test_a_cancel_answers_when_the_run_has_ended_and_its_text_stays() -> N
     end = run.end
     assert await house.runs.cancel(house.context, run_id=run.id) is run
     assert run.end is end
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -123,7 +123,7 @@ async def test_a_cancel_before_the_run_s_first_step_still_writes_its_end() -> No
     await house.runs.cancel(house.context, run_id=run.id)
     assert outcome(run) == ("", FinishReason.CANCELLED)
     assert house.engine.started == 0
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -136,7 +136,7 @@ async def test_the_first_cause_of_a_stop_counts() -> None:
     run.stop(StopCause.SHUTDOWN)
     await run.finished()
     assert outcome(run) == ("", FinishReason.CANCELLED)
-    house.at_rest()
+    await house.at_rest()
 
 
 class Failing(ScriptedEngine):
@@ -162,7 +162,7 @@ async def test_an_engine_that_fails_while_it_is_stopped_does_not_hide_the_cause(
     run = await house.submit(asked(limits=Limits(max_duration=5.0)))
     await run.finished()
     assert outcome(run) == ("", FinishReason.TIME_LIMIT)
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -179,7 +179,7 @@ async def test_ids_that_are_unknown_or_another_tenant_s_are_the_same_to_a_caller
         await house.runs.cancel(house.context, run_id="no")
     assert house.runs.list("other") == []
     await run.finished()
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -199,7 +199,7 @@ async def test_after_its_retention_a_run_is_forgotten_and_its_request_id_is_free
     again = await house.submit(asked("a", detached=True))
     assert again is not run
     await again.finished()
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -212,7 +212,7 @@ async def test_what_has_ended_keeps_neither_its_prompt_nor_a_timer() -> None:
     assert run.duration_timer is not None
     assert run.duration_timer.cancelled()
     assert await house.submit(asked("a", prompt="secret" * 1000, labels={"k": "v"})) is run
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -231,7 +231,7 @@ async def test_a_drain_lets_runs_end_refuses_new_ones_and_then_ends_the_rest_wit
     assert outcome(slow_one) == ("SHUTTING_DOWN", FinishReason.ERROR)
     assert slow_one.error is not None
     assert slow_one.error.code is Code.DATA_LOSS
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -241,7 +241,7 @@ async def test_a_drain_of_a_run_without_text_says_unavailable() -> None:
     await house.runs.drain(0)
     assert run.error is not None
     assert run.error.code is Code.UNAVAILABLE
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -253,4 +253,4 @@ async def test_a_refusal_makes_no_run() -> None:
     assert house.runs.list("local") == []
     with pytest.raises(NotFoundError):
         house.runs.get("local", request_id="a")
-    house.at_rest()
+    await house.at_rest()

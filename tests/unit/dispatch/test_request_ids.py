@@ -60,8 +60,8 @@ async def test_submits_at_the_same_time_make_one_run() -> None:
     assert len({submit.result() for submit in submits}) == 1
     await submits[0].result().finished()
     assert house.engine.started == 1
-    assert house.runs._accepting == {}
-    house.at_rest()
+    assert not house.runs._accepting
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -77,7 +77,7 @@ async def test_submits_without_an_id_or_of_other_tenants_are_runs_of_their_own()
     assert len({run.id for run in runs}) == 4
     for run in runs:
         await run.finished()
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -94,8 +94,8 @@ async def test_when_the_first_submit_is_refused_or_leaves_the_next_one_takes_its
     assert isinstance(refused.exception(), EngineError)
     await run.finished()
     assert house.engine.started == 1
-    assert house.runs._accepting == {}
-    house.at_rest()
+    assert not house.runs._accepting
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -109,7 +109,7 @@ async def test_the_same_request_finds_its_run_running_and_ended() -> None:
     assert await house.submit(asked("a")) is run
     await house.runs.cancel(house.context, request_id="a")
     assert finish(run) is FinishReason.STOP
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -120,7 +120,7 @@ async def test_a_cancelled_run_is_found_again_and_not_started_anew() -> None:
     await house.runs.cancel(house.context, request_id="a")
     assert await house.submit(asked("a")) is run
     assert finish(run) is FinishReason.CANCELLED
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -132,7 +132,7 @@ async def test_another_request_with_the_same_id_is_refused_while_the_run_is_know
             await house.submit(asked("a", prompt="something else"))
         assert (caught.value.code, caught.value.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_TAKEN")
         await run.finished()
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -150,7 +150,7 @@ async def test_after_an_error_the_same_request_starts_a_new_run_and_the_id_names
     assert house.runs.get("local", run_id=first.id) is first
     assert await house.submit(asked("a")) is second
     assert house.runs.list("local") == [second, first]
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -163,7 +163,7 @@ async def test_the_end_of_the_grace_counts_as_an_error() -> None:
     second = await house.submit(asked("a"))
     assert second is not first
     await second.finished()
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -187,7 +187,7 @@ async def test_a_cancel_in_advance_is_an_ended_run_that_any_later_submit_reads()
     assert house.engine.started == 0
     assert (await house.submit(asked("a"), "other")) is not cancelled
     await house.runs.drain(1)
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -198,7 +198,7 @@ async def test_a_cancel_while_the_prompt_is_rendered_leaves_nothing_to_start() -
     cancelled = await house.runs.cancel(house.context, request_id="a")
     assert [await submit for submit in submits] == [cancelled, cancelled]
     assert house.engine.started == 0
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -212,7 +212,7 @@ async def test_a_cancel_while_a_failed_run_is_tried_again_stops_the_new_one() ->
     assert cancelled is not failed
     assert await again is cancelled
     assert house.engine.started == 1
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -225,7 +225,7 @@ async def test_cancels_in_advance_are_capped_for_each_tenant_and_the_oldest_is_f
     assert house.runs.list("other") == [theirs]
     with pytest.raises(NotFoundError):
         house.runs.get("local", request_id="a")
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio
@@ -248,7 +248,7 @@ async def test_a_cancel_in_advance_is_forgotten_after_its_retention_and_not_drop
     await asyncio.sleep(301)
     assert (await house.submit(asked("a"))) is not cancelled
     await house.runs.drain(1)
-    house.at_rest()
+    await house.at_rest()
 
 
 @pytest.mark.asyncio

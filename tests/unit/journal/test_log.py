@@ -73,6 +73,7 @@ def test_ids_that_the_engine_does_not_tell_are_marked_and_hide_no_others() -> No
     log.append_text(REASONING, "ab", 0, (1, 2), 2)
     log.append_text(Channel(), "c", 0, (), 1)
     log.append_text(Channel(), "d", 0, (4,), 1)
+    log.wake()
     (text, reasoning) = log.channels
     assert list(text.token_ids) == [1, 2, UNKNOWN_ID, 4]
     assert list(reasoning.token_ids) == [1, 2]
@@ -122,3 +123,25 @@ async def test_readers_that_leave_a_silent_run_leave_nothing_behind() -> None:
         reader.cancel()
         await asyncio.wait([reader])
     assert not log._waiters
+
+
+def test_without_a_sink_what_was_appended_is_seen_at_the_next_wake() -> None:
+    log = RunLog()
+    log.append_text(Channel(), "a", 0)
+    assert (log.head, log.committed) == (1, 0)
+    log.wake()
+    assert (log.head, log.committed) == (1, 1)
+
+
+def test_with_a_sink_nothing_is_seen_before_it_is_published() -> None:
+    told: list[RunLog] = []
+    log = RunLog(told.append, epoch=1)
+    log.append(START, 0)
+    log.append_text(Channel(), "a", 0)
+    log.append(END, 1)
+    assert told == [log, log]
+    assert (log.closed, log.end, log.head_cursor) == (True, None, Cursor(0, (), 1))
+    log.publish(2)
+    assert (log.end, log.head_cursor) == (None, Cursor(2, (), 1))
+    log.publish(3)
+    assert (log.end, log.head_cursor) == (END, Cursor(3, (), 1))

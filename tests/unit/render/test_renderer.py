@@ -38,6 +38,10 @@ class Counting:
         self.asked += 1
         return await self._inner.tokenize(text)
 
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        assert self._inner
+        return await self._inner.answer_ids(text)
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         assert self._inner
         return await self._inner.detokenize(token_ids)

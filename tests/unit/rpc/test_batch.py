@@ -10,10 +10,12 @@ import pytest
 from tokenwire.dispatch.batch import Answer, Answered, Batch
 from tokenwire.dispatch.batches import Batches, BatchLimits, BatchOptions
 from tokenwire.domain.context import Clock, RequestContext
+from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.journal.batch import BatchEntry, ItemDone
 from tokenwire.rpc.batch import PROGRESS_SECONDS, BatchServicer
 from tokenwire.rpc.batch_events import to_batch_event, to_progress
 from tokenwire.rpc.batch_items import ItemCall, Items, key_of
+from tokenwire.rpc.watch import StreamLimits
 from tokenwire.transport.call import ClientGoneError
 from tokenwire.v1.batch_service_pb2 import BatchEvent, BatchGenerateRequest, BatchItem, BatchOpen
 from tokenwire.v1.chat_service_pb2 import ChatRequest
@@ -48,12 +50,16 @@ class Reading(ItemCall):
         loop = asyncio.get_running_loop()
         super().__init__(RequestContext(rpc_id="rpc", tenant="local", received_at=loop.time()))
         self.gone = False
+        self.reads = True
         self.written: list[tuple[float, BatchEvent]] = []
 
     async def write(self, message: object) -> None:
         if self.gone:
             raise ClientGoneError
+        if not self.reads:
+            await asyncio.get_running_loop().create_future()
         assert isinstance(message, BatchEvent)
+        self.messages += 1
         self.written.append((asyncio.get_running_loop().time(), message))
 
     @property
@@ -116,7 +122,8 @@ async def test_an_end_of_requests_to_which_nothing_can_be_written_is_no_half_clo
 async def test_progress_comes_twice_a_second_while_something_changes_and_not_otherwise() -> None:
     batches, stream, call = house(), Stream(), Reading()
     stream.put(OPEN, *(item(str(number), number / 10) for number in range(1, 31)))
-    serving = asyncio.create_task(BatchServicer(batches, Echo()).BatchGenerate(stream, call))
+    limits = StreamLimits(heartbeat=100.0)
+    serving = asyncio.create_task(BatchServicer(batches, Echo(), limits).BatchGenerate(stream, call))
     await asyncio.sleep(30)
     told = [at for at, event in call.written if event.HasField("progress")]
     # The last item ends when 8 at a time have taken their turns; after that nothing is told.
@@ -127,6 +134,43 @@ async def test_progress_comes_twice_a_second_while_something_changes_and_not_oth
     stream.put(None)
     await serving
     assert call.kinds[-2:] == ["progress", "end"]
+    await batches.close()
+
+
+@pytest.mark.asyncio
+async def test_in_silence_progress_says_that_the_batch_lives() -> None:
+    batches, stream, call = house(), Stream(), Reading()
+    stream.put(OPEN, item("long", 35.0))
+    serving = asyncio.create_task(BatchServicer(batches, Echo()).BatchGenerate(stream, call))
+    await asyncio.sleep(34)
+    told = [(round(at), event.elapsed_ms) for at, event in call.written if event.HasField("progress")]
+    assert told[-3:] == [(10, 10_500), (20, 20_500), (30, 30_500)]
+    stream.put(None)
+    await serving
+    await batches.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_of_a_batch_that_reads_no_more_is_cut_and_its_batch_waits_for_it() -> None:
+    batches, stream, call = house(), Stream(), Reading()
+    stream.put(OPEN, item("a", 1.0), item("b", 2.0), item("c", 90.0))
+    serving = asyncio.create_task(BatchServicer(batches, Echo()).BatchGenerate(stream, call))
+    await asyncio.sleep(1.5)
+    call.reads = False
+    with pytest.raises(TokenwireError) as caught:
+        await serving
+    assert (caught.value.code, caught.value.reason, caught.value.retryable) == (Code.ABORTED, "SLOW_CONSUMER", True)
+    last = max(event.seq for _, event in call.written)
+    assert caught.value.metadata == {"batch_id": "one", "after": str(last)}
+    # Grace it has none of its own.
+    batch = the_batch(batches)
+    await asyncio.sleep(29)
+    with batches.reading(batch):
+        pass
+    await asyncio.sleep(0.5)
+    assert batch.running == 1, "it still waits for the one that was cut"
+    await asyncio.sleep(1)
+    assert batch.running == 0
     await batches.close()
 
 

@@ -80,7 +80,7 @@ SAMPLES: list[events.Event] = [
     events.Heartbeat(),
     events.Detached(reason=events.DetachReason.SLOW_CONSUMER, resume_within_ms=1, retry_after_ms=2),
 ]
-CURSOR = Cursor(41, ((CALL, 7),))
+CURSOR = Cursor(41, ((CALL, 7),), 2)
 
 
 def set_paths(message: Message, prefix: str = "") -> Iterator[str]:

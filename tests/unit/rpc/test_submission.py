@@ -13,7 +13,6 @@ from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
 from tokenwire.domain.events import Envelope, Phase, Progress
 from tokenwire.domain.request import (
     Delivery,
-    FailoverPolicy,
     Limits,
     Logprobs,
     Output,
@@ -80,7 +79,6 @@ class Front:
 REFUSED: dict[str, tuple[Submission, str]] = {
     "a field that the engine lacks": (asked(sampling=Sampling(top_k=1)), "sampling.top_k"),
     "log probabilities": (Submission(prompt="a", output=Output(logprobs=Logprobs(top_n=1))), "output.logprobs.top_n"),
-    "another engine on failure": (asked(failover=FailoverPolicy.CONTINUE), "run.failover"),
     "fewer tokens than asked for": (asked(limits=Limits(allow_partial=True)), "limits.allow_partial"),
     "a prompt without tokens": (asked(prompt=""), "prompt"),
     "a prompt that fills the window": (asked(prompt="x" * 100), "prompt"),

@@ -58,6 +58,9 @@ class LlamaCppEngine:
     takes_ids = True
     fields: Mapping[str, Cell] = column(kind)
     default_max_tokens: int | None = 256
+    # Its sampler has read the prompt like an answer.
+    carries = frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty"})
+    ranks = False
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class LlamaCppEngine:
         self._cache_dir = cache_dir
         self._log = log_dir / _LOG_NAME
         self._slots = slots
+        self.slots: int | None = slots
         self._context = context_per_slot
         self._threads = threads or max(1, min(MAX_THREADS, _cores()))
         self._start_timeout = start_timeout
@@ -133,6 +137,10 @@ class LlamaCppEngine:
         if connection is not None:
             check_tokens(submission, connection.vocabulary)
             connection.template.check_effort(submission.reasoning)
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns the same for every request."""
+        return self.default_max_tokens
 
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Yields what the child writes, one list a read. Closing the generator frees the slots."""

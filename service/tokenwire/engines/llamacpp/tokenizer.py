@@ -38,6 +38,10 @@ class LlamaCppTokenizer:
         """Returns the tokens of a prompt text, as the server itself would read it."""
         return await self._connection().tokenize(text)
 
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a part of an answer; special tokens in it are text."""
+        return await self._connection().ids(text)
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Returns the text of tokens, special ones included."""
         return await self._connection().detokenize(token_ids)

@@ -9,7 +9,7 @@ from tokenwire.engines.failure import cut
 from tokenwire.engines.openai.answer import Answer
 from tokenwire.engines.openai.logprobs import without_ids
 from tokenwire.engines.openai.models import served_models
-from tokenwire.engines.openai.request import endpoint_and_body
+from tokenwire.engines.openai.request import COMPLETION_TOKENS_DEFAULT, endpoint_and_body
 from tokenwire.engines.openai.request import vet as vet_request
 from tokenwire.engines.remote import RemoteEngine, batches
 from tokenwire.engines.status import ModelInfo
@@ -27,6 +27,10 @@ class OpenAIEngine(RemoteEngine):
     def vet(self, submission: Submission) -> None:
         """Refuses values that OpenAI's API refuses."""
         vet_request(submission)
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns OpenAI's own limit of a completion."""
+        return None if submission.messages else COMPLETION_TOKENS_DEFAULT
 
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Yields what the engine writes, one list a read. Closing the generator closes the connection."""

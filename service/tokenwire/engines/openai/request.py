@@ -14,6 +14,8 @@ COMPLETIONS_PATH = "/v1/completions"
 
 # OpenAI refuses more.
 MAX_STOP_STRINGS = 4
+# What OpenAI takes for a completion without a limit; a chat goes on to the end of the window.
+COMPLETION_TOKENS_DEFAULT = 16
 
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 

@@ -69,6 +69,15 @@ class SglangEngine(RemoteEngine):
         if self.server.rust:
             vet_rust(submission, self.server)
 
+    @property
+    def ranks(self) -> bool:
+        """Whether the server schedules by priority."""
+        return self._server is not None and bool(self._server.priorities)
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns the limit of the native endpoint; the chat endpoint has none of its own."""
+        return None if chat.needs_chat(submission, self.server) else self.server.default_max_tokens
+
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Yields what the engine writes, one list a read. Closing the generator aborts the request."""
         submission, server, name = job.submission, self.server, self._unique()

@@ -34,6 +34,10 @@ class SglangTokenizer:
         texts = await self._texts_of(ids)
         return tuple(Token(one, texts[one]) for one in ids)
 
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a part of an answer."""
+        return await self._ids({"prompt": text, "add_special_tokens": False})
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Returns the text of tokens, special ones included."""
         if not token_ids:

@@ -26,6 +26,7 @@ from tokenwire.engines.vllm.reader import Reader
 from tokenwire.engines.vllm.request import endpoint_and_body, is_whole
 from tokenwire.engines.vllm.server import Server, ask_server
 from tokenwire.engines.vllm.tokenizer import VllmTokenizer
+from tokenwire.engines.vllm.vetting import COMPLETION_TOKENS_DEFAULT
 from tokenwire.engines.vllm.vetting import vet as vet_request
 from tokenwire.engines.vllm.vocabulary import Vocabulary
 
@@ -43,6 +44,8 @@ class VllmEngine(RemoteEngine):
     """
 
     kind = "vllm"
+    # The other two count the answer alone.
+    carries = frozenset({"repetition_penalty"})
 
     def __init__(self, *, random: Callable[[], str] = _random, **options: Any) -> None:
         super().__init__(**options)
@@ -75,6 +78,10 @@ class VllmEngine(RemoteEngine):
     def vet(self, submission: Submission) -> None:
         """Refuses values and combinations that this vLLM does not have."""
         vet_request(submission, self.server)
+
+    def answer_limit(self, submission: Submission) -> int | None:
+        """Returns vLLM's own limit of a completion."""
+        return None if submission.messages else COMPLETION_TOKENS_DEFAULT
 
     async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         """Yields what the engine writes, one list a read. Closing the generator stops the engine's work."""

@@ -56,6 +56,10 @@ class VllmTokenizer:
         texts = await self._vocabulary.texts(ids)
         return tuple(Token(one, texts[one]) for one in ids)
 
+    async def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a part of an answer."""
+        return await self._vocabulary.tokenize({"prompt": text, "add_special_tokens": False})
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Returns the text of tokens, special ones included."""
         return await self._vocabulary.detokenize(token_ids)

@@ -1,0 +1,1 @@
+"""What both fronts share: no sockets, no threads, no event loop."""

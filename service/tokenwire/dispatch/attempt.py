@@ -1,0 +1,162 @@
+"""One attempt of a run: what an engine writes goes into the journal, and silence is noticed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from tokenwire.dispatch.place import Place
+from tokenwire.dispatch.run import Run
+from tokenwire.dispatch.strand import Strand
+from tokenwire.dispatch.watchdog import Watchdog
+from tokenwire.domain.errors import Code, EngineError, TokenwireError
+from tokenwire.domain.events import Continuation, Dispatched
+from tokenwire.domain.generation import Generated, Job, Piece
+from tokenwire.engines.failure import cut
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """How long an engine may be silent in this attempt, and how long it may take to stop, in seconds."""
+
+    first_token: float
+    stall: float
+    stop: float
+
+
+class Attempt:
+    """Has one engine write a run, or what is left of it.
+
+    Args:
+        run: the run.
+        place: where.
+        silence: when the engine counts as dead.
+        grow: is called after each read, and makes room in the journal.
+        answered: is called at the first token.
+    """
+
+    def __init__(
+        self, run: Run, place: Place, silence: Silence, grow: Callable[[], None], answered: Callable[[], None]
+    ) -> None:
+        self._run = run
+        self._place = place
+        self._silence = silence
+        self._grow = grow
+        self._answered = answered
+
+    async def first(self, job: Job) -> None:
+        """Writes the run from its beginning. Raises EngineError if the engine does not come to the end."""
+        self._begin(Continuation.FIRST, {}, 1)
+        await self._stream(job, None)
+        if not self._run.writer.done:
+            raise cut()
+
+    async def going_on(self, strands: tuple[Strand, ...], by: Continuation, again: dict[int, int]) -> None:
+        """Writes what is left of the run's choices, each as an answer of its own, side by side; raises as `first`.
+
+        Args:
+            strands: one for each choice.
+            by: told to the readers.
+            again: for each choice how many tokens that the journal has come again.
+        """
+        self._begin(by if self._run.writer.wrote_text else Continuation.FIRST, again, len(strands))
+        if len(strands) == 1:
+            await self._strand(strands[0])
+            return
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(self._strand(strand), name=f"run {strand.job.run_id}") for strand in strands]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            await self._end(tasks)
+        failed = [task.exception() for task in tasks if not task.cancelled()]
+        # The others were only cancelled. A bug goes before what an engine did.
+        for error in sorted(filter(None, failed), key=lambda one: isinstance(one, TokenwireError)):
+            raise error
+        if any(strand.choice not in self._run.log.choice_ends for strand in strands):
+            raise cut()
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Ends what still runs; an engine that hangs while it is closed is torn out of it."""
+        left = {task for task in tasks if not task.done()}
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=self._silence.stop)
+
+    def _begin(self, by: Continuation, again: dict[int, int], parts: int) -> None:
+        run, engine = self._run, self._place.engine
+        run.attempt += 1
+        run.engine = engine
+        now = run.elapsed_ms()
+        if run.attempt == 1:
+            run.scheduled_ms = now
+        run.writer.begin(again, parts)
+        run.writer.window = engine.status.model(run.model).context_window
+        run.log.append(Dispatched(engine=engine.name, attempt=run.attempt, continuation=by), now)
+
+    async def _strand(self, strand: Strand) -> None:
+        await self._stream(strand.job, strand)
+        if strand.choice not in self._run.log.choice_ends:
+            raise cut()
+
+    async def _stream(self, job: Job, strand: Strand | None) -> None:
+        run, writer, silence = self._run, self._run.writer, self._silence
+        generator = self._place.engine.generate(job)
+        waiting = True
+        try:
+            # Inside: an engine that takes its time to close has answered all the same.
+            with Watchdog(silence.first_token, _no_first_token, silence.stop) as watchdog:
+                async for batch in generator:
+                    told = batch if strand is None else strand.take(batch)
+                    if not waiting:
+                        watchdog.feed()
+                    elif any(type(item) is Piece for item in batch):
+                        waiting = False
+                        watchdog.watch_for(silence.stall, _stalled)
+                        self._answered()
+                    writer.write(told, run.attempt)
+                    self._grow()
+                    if strand is None:
+                        if writer.overrun and writer.done:
+                            break
+                    elif strand.cut or writer.was_cut(strand.choice):
+                        break
+        finally:
+            if strand is None:
+                self._keep_prompt()
+            await self._close(generator)
+
+    def _keep_prompt(self) -> None:
+        """Keeps the prompt's tokens as the engine told them: another one may have to go on from them."""
+        told = self._run.writer.prompt.token_ids
+        if told and not self._run.prompt.token_ids:
+            self._run.prompt = replace(self._run.prompt, token_ids=tuple(told), tokens=len(told))
+
+    async def _close(self, generator: AsyncGenerator[list[Generated], None]) -> None:
+        """Closes an engine's stream; one that hangs in it is torn out of it, and holds nothing up."""
+        try:
+            with Watchdog(self._silence.stop, _HangingError, self._silence.stop):
+                await generator.aclose()
+        except _HangingError:
+            _log.warning("an engine hung while it was stopped", engine=self._place.engine.name)
+
+
+class _HangingError(TokenwireError):
+    def __init__(self) -> None:
+        super().__init__(Code.UNAVAILABLE, "ENGINE_HANGS", "the engine hung while it was stopped")
+
+
+def _no_first_token() -> TokenwireError:
+    return EngineError(
+        Code.DEADLINE_EXCEEDED, "FIRST_TOKEN_TIMEOUT", "the engine gave no token within the limit", retryable=True
+    )
+
+
+def _stalled() -> TokenwireError:
+    return EngineError(
+        Code.UNAVAILABLE, "ENGINE_STALLED", "the engine fell silent in the middle of its answer", retryable=True
+    )

@@ -1,0 +1,1 @@
+"""The journal in files: what a process wrote outlives it."""

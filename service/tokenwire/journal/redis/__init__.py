@@ -1,0 +1,1 @@
+"""The journal that several gateways share, in Redis or Valkey."""

@@ -1,0 +1,1 @@
+"""Deterministic simulation: clients, network, gateways, journals and engines in one process, on a virtual clock."""
