@@ -10,7 +10,7 @@ from tokenwire.delivery.view import View
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START, Cursor
-from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
+from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.domain.events import Detached, DetachReason, Envelope, Event, Heartbeat, Phase, Progress, RunError
 from tokenwire.domain.generation import PrefillProgress
 from tokenwire.rpc.events import to_cursor
@@ -81,8 +81,8 @@ class Reader:
                             token_ids=bool(output.token_ids),
                             full_text=bool(output.full_text),
                         )
-                    except InvalidRequestError as error:
-                        if error.reason != "CURSOR_AHEAD" or run.end is not None or not _may_come(run, after):
+                    except TokenwireError as error:
+                        if error.reason != "JOURNAL_BEHIND" and not _may_come(run, after, error):
                             raise
                         if run.handed_over is not None:
                             raise _detached(run, after) from None
@@ -186,8 +186,10 @@ def _raise(run: Run, cursor: Cursor) -> None:
         raise run_error(run, error, cursor)
 
 
-def _may_come(run: Run, after: Cursor) -> bool:
+def _may_come(run: Run, after: Cursor, error: TokenwireError) -> bool:
     """Whether a cursor beyond what is committed here may be another server's, whom the journal told it first."""
+    if error.reason != "CURSOR_AHEAD" or run.end is not None:
+        return False
     if not run.here:
         return True
     channels = ((run.log.channel(channel), offset) for channel, offset in after.ahead)
