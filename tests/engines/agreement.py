@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from harness.service import Service, service
+from harness.waiting import until
 from tokenwire.app import make_engines
 from tokenwire.domain.context import Clock
 from tokenwire.engines.engine import Engine
@@ -177,7 +178,7 @@ async def measure(first: str, then: str, prompts: int) -> Pair:
         unbroken = [answers[prompt] for prompt in asked]
         broken = []
         for prompt in asked:
-            broken.append(await _run(running, prompt, line_from or (_children() - spared).pop()))
+            broken.append(await _run(running, prompt, line_from or await _child(spared)))
             if line_from is not None:
                 line_from.mend()
             await _reaches(engines[0], EngineState.READY)
@@ -192,8 +193,9 @@ async def measure(first: str, then: str, prompts: int) -> Pair:
 
 
 def _pair(first: str, then: str, unbroken: list[Answer], broken: list[Answer], alone: list[Answer]) -> Pair:
-    cut = [len(one.attempts) > 1 for one in broken]
-    assert all(cut), "a run that was not cut off says nothing"
+    # An engine may have come to the end before it was cut off.
+    cut = [place for place, one in enumerate(broken) if len(one.attempts) > 1]
+    unbroken, broken, alone = ([answers[place] for place in cut] for answers in (unbroken, broken, alone))
     places = [_divergence(one.ids, other.ids) for one, other in zip(unbroken, broken, strict=True)]
     apart = [place for place in places if place is not None]
     pauses = sorted(one.pause for one in broken)
@@ -253,6 +255,12 @@ def _kill(victim: Line | int) -> None:
         victim.cut()
     else:
         os.kill(victim, signal.SIGKILL)
+
+
+async def _child(spared: set[int]) -> int:
+    """Waits for the child of the engine that is killed; it pauses longer before each restart."""
+    await until(lambda: bool(_children() - spared), "the child is there again", seconds=60)
+    return (_children() - spared).pop()
 
 
 def _children() -> set[int]:
