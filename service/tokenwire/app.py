@@ -132,7 +132,7 @@ def build(
         "tokenwire.v1.ModelService": ModelServicer(fleet, submitter),
         "tokenwire.v1.RunService": RunServicer(runs, reader),
         "tokenwire.v1.BatchService": BatchServicer(batches, items, limits),
-        "tokenwire.v1.ServerService": ServerServicer(),
+        "tokenwire.v1.ServerService": ServerServicer(journal.name),
     }
 
     interceptors = stack(trace.get_tracer("tokenwire"), clock.monotonic, delivery_of)

@@ -54,10 +54,12 @@ class Journal(Protocol):
     """Keeps the logs of runs.
 
     Attributes:
+        name: its kind: memory, file or redis.
         durable: whether runs outlive this process.
         shared: whether other processes read and write runs, too.
     """
 
+    name: str
     durable: bool
     shared: bool
 

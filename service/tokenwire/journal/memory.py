@@ -41,6 +41,7 @@ class LocalJournal:
 class MemoryJournal(LocalJournal):
     """Keeps logs in memory, within a bound in bytes."""
 
+    name = "memory"
     durable = False
 
     def __init__(self, max_bytes: int) -> None:

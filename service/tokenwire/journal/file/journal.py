@@ -46,6 +46,7 @@ class FileJournal(LocalJournal):
     Raises JournalError if there is a key and no package that encrypts.
     """
 
+    name = "file"
     durable = True
 
     def __init__(

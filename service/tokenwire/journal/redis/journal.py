@@ -57,6 +57,7 @@ class RedisJournal:
     Raises JournalError if the URL cannot be understood.
     """
 
+    name = "redis"
     durable = True
     shared = True
 
