@@ -27,6 +27,10 @@ test: .venv/dev .cache/tools ## Sets up and runs the Python tests, the real embe
 test-engines: .venv/dev ## Runs the behaviours over scripted, llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL, and prints which engine does what.
 	$(BIN)/pytest tests/behaviour -m "live or not live" $(ARGS)
 
+.PHONY: test-faults
+test-faults: .venv/dev ## Plays 48 schedules of faults over real processes, and every single fault.
+	$(BIN)/pytest -n 2 --dist loadfile tests/faults --fault-schedules 48 $(ARGS)
+
 .PHONY: agreement
 agreement: .venv/dev ## Measures how far llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL agree when one goes on for another.
 	@cd tests && ../$(BIN)/python -m engines.agreement $(ARGS)

@@ -1,6 +1,7 @@
 """Engines, gateways and clients as processes, to be killed, stopped and started again."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -26,7 +27,9 @@ from tokenwire_client import AsyncClient, Policy
 TESTS = Path(__file__).parents[1]
 READY_SECONDS = 30.0
 # Below those that systems give to connections.
-PORTS = (12_000, 30_000)
+PORTS = range(12_000, 30_000)
+# Other runs of the tests begin elsewhere.
+_given = itertools.count(random.randrange(len(PORTS)))
 # P5: so long may an engine go on with what nobody wants any more.
 GHOST_SECONDS = 2.0
 # Comes back at once, so that tests are short.
@@ -36,7 +39,8 @@ QUICK = Policy(first_wait=0.02, longest_wait=0.2, attempts=1000)
 def free_port() -> int:
     """Returns a port that nobody listens on, nor any connection takes by itself while its server is down."""
     while True:
-        port = random.randrange(*PORTS)
+        # In a row, so that none is given twice: who gets one begins to listen later.
+        port = PORTS[next(_given) % len(PORTS)]
         with socket.socket() as one, suppress(OSError):
             one.bind(("127.0.0.1", port))
             return port

@@ -20,7 +20,7 @@ from tokenwire_client import AsyncClient, Policy
 from tokenwire_client.core.options import Options
 
 # Played by default; `make test-faults` plays more.
-SCHEDULES = 12
+SCHEDULES = 24
 # So many have every fault.
 ALL_FAULTS = 48
 AT_ONCE = 4
