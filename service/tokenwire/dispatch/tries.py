@@ -12,9 +12,9 @@ from tokenwire.engines.engine import Engine
 
 # What one engine says and another one need not: its credential, its models, its endpoints, its pace.
 _ITS_OWN = frozenset({"UPSTREAM_AUTH", "MODEL_NOT_FOUND", "UPSTREAM_PROTOCOL", "FIRST_TOKEN_TIMEOUT"})
-# An engine that says so lives, and knows when it wants to be asked again.
 # Nothing was asked of an engine that could not be reached: time alone bounds how often that is tried.
 _NOT_ASKED = "ENGINE_UNREACHABLE"
+# An engine that says so lives, and knows when it wants to be asked again.
 OVERLOADED = frozenset({"ENGINE_OVERLOADED", "UPSTREAM_RATE_LIMITED", "ENGINE_OUT_OF_MEMORY"})
 # What an attempt has written at least, in events, if the failures before it are to count no more.
 PROGRESS_EVENTS = 16
@@ -26,7 +26,7 @@ class Failover:
 
     Args:
         policy: whether they are tried again.
-        attempts: how many there are to get a run its next token.
+        attempts: how many there are to get a run its next token; those that reach no engine do not count.
         seconds: how long a run goes without a new token after a failure, until no attempt begins any more; one that
             has begun has its own limits.
         backoff: the pauses before an engine that failed is tried again.

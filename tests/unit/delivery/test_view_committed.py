@@ -214,3 +214,31 @@ def test_a_reader_of_what_was_lost_with_its_writer_is_told_so(after: Cursor, los
     with pytest.raises(TokenwireError) as caught:
         View(log, after)
     assert (caught.value.code, caught.value.reason) == (Code.DATA_LOSS, "JOURNAL_LOST")
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        # A log that is older than what the reader has: of the same writer, or before a later one.
+        (Cursor(3, (), 7), "JOURNAL_BEHIND"),
+        (Cursor(2, ((Channel(), 4),), 7), "JOURNAL_BEHIND"),
+        (Cursor(1, (), 8), "JOURNAL_BEHIND"),
+        # A writer that the run never had; its text may be another one, also within the log.
+        (Cursor(1, (), 4), "JOURNAL_LOST"),
+        # Written by hand.
+        (Cursor(3), "CURSOR_AHEAD"),
+    ],
+)
+def test_a_cursor_is_held_against_the_writers_that_the_run_had(after: Cursor, reason: str) -> None:
+    log = RunLog(epoch=7)
+    log.takeovers = [(5, 1), (7, 1)]
+    log.append_text(Channel(), "a", 0)
+    log.append_text(Channel(), "bc", 1)
+    log.wake()
+    for epoch in (None, 7):
+        assert [one.event for one in View(log, Cursor(1, (), epoch)).take()]
+    assert [one.event for one in View(log, Cursor(1, (), 1)).take()], "all that its writer had kept"
+    with pytest.raises(TokenwireError) as caught:
+        View(log, after)
+    assert caught.value.reason == reason
+    assert caught.value.retryable is (reason == "JOURNAL_BEHIND")

@@ -278,3 +278,23 @@ async def test_runs_of_all_processes_are_listed_once() -> None:
     await house.runs.find("local", run_id="other")
     assert sorted(await house.runs.known("local")) == sorted([run.id, "other"])
     await house.runs.close()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_opened_while_a_drain_begins_is_refused_and_may_begin_elsewhere() -> None:
+    house = House(engine=engine(Pause(None)))
+    journal = sharing(house)
+    opening = journal.open
+
+    async def slowly(record: RunRecord, replaces: str = "") -> RunLog:
+        await house.runs.drain(0)
+        return await opening(record, replaces)
+
+    journal.open = slowly  # type: ignore[method-assign]
+    with pytest.raises(TokenwireError) as caught:
+        await house.submit(asked("mine"))
+    assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "DRAINING")
+    run = house.runs.get("local", request_id="mine")
+    assert run.error is not None
+    assert house.engine.running == 0
+    await house.runs.close()

@@ -12,7 +12,7 @@ class Policy:
 
     Args:
         attempts: calls in a row that bring nothing new, until it gives up; 0 never tries again.
-        give_up_after: how long it tries in all without anything new.
+        give_up_after: how long it tries in all without hearing of the server, a heartbeat included.
         first_wait: the bound of the first wait.
         longest_wait: the largest bound.
         silence: a stream on which nothing comes for so long is taken for broken; heartbeats come every 10 s.

@@ -122,3 +122,34 @@ async def test_a_copy_that_is_ahead_of_where_another_writer_went_on_is_refused()
     with pytest.raises(DamagedError):
         await follow(store, mirror)
     assert text(mirror.log) == b"0 1 2 3 4 5 "
+
+
+@pytest.mark.asyncio
+async def test_another_writer_s_text_is_not_joined_to_what_was_lost_because_its_number_fits() -> None:
+    server = ModelServer(asyncio.get_running_loop().time)
+    store = ModelStore(server)
+    log = RunLog(epoch=1)
+    log.sink_into(lambda log: None)
+    writing = Writing(RECORD, log, "a", 1, created=False)
+    mirror = Mirror(writing.name, RECORD, 1, CODEC)
+    for number in range(4):
+        log.append_text(Channel(), f"{number} ", number)
+        await keep(store, writing)
+    await follow(store, mirror)
+    # The last event is lost with its writer; another one writes in its place, and one more.
+    run = server.run(writing.name)
+    assert run is not None
+    del run.log[3:]
+    run.head, run.lease_until = 3, 0.0
+    taken = await store.take(writing.name, "b", 3600.0)
+    assert taken is not None
+    other = Mirror(writing.name, RECORD, 2, CODEC)
+    await other.catch_up(store, taken)
+    again = Writing(RECORD, other.log, "b", 2, created=True)
+    for _ in range(2):
+        # As long as what was lost: its place in the text fits as well.
+        other.log.append_text(Channel(), "x ", 9)
+        await keep(store, again)
+    with pytest.raises(DamagedError):
+        await follow(store, mirror)
+    assert text(mirror.log) == b"0 1 2 3 "

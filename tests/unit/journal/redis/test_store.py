@@ -110,6 +110,17 @@ async def test_of_several_that_take_a_run_one_has_it(store: Store) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_epoch_is_above_the_last_one_and_not_below_what_the_taker_wants(store: Store) -> None:
+    await store.create(new(seconds=0.0))
+    epochs = []
+    for least in (0, 1_700_000_000, 5):
+        taken = await store.take("t:one", f"gateway{least}", 0.0, least)
+        assert taken is not None
+        epochs.append(taken.lease.epoch)
+    assert epochs == [2, 1_700_000_000, 1_700_000_001]
+
+
+@pytest.mark.asyncio
 async def test_what_is_released_can_be_taken_at_once_and_everybody_hears_of_it(store: Store) -> None:
     mine = lease()
     await store.create(new())
