@@ -6,11 +6,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 
+from tokenwire.admin.readiness import Readiness, engine_states
 from tokenwire.dispatch.batches import Batches, BatchLimits
 from tokenwire.dispatch.dispatcher import Dispatcher, Patience
 from tokenwire.dispatch.fleet import Fleet
@@ -28,6 +30,7 @@ from tokenwire.engines.remote import RemoteEngine
 from tokenwire.engines.scripted import ScriptedEngine
 from tokenwire.engines.sglang.adapter import SglangEngine
 from tokenwire.engines.vllm.adapter import VllmEngine
+from tokenwire.interceptors.admission import Admission, with_reserve, without_reserve
 from tokenwire.interceptors.interceptor import stacked
 from tokenwire.interceptors.stack import stack
 from tokenwire.interceptors.validation import check_rules
@@ -49,8 +52,17 @@ from tokenwire.rpc.server_info import ServerServicer
 from tokenwire.rpc.status import encode_error
 from tokenwire.rpc.submission import Loading, Submitter
 from tokenwire.rpc.watch import StreamLimits
-from tokenwire.settings import EngineSettings, Settings
+from tokenwire.settings import EngineSettings, Settings, split_listen
+from tokenwire.telemetry import names
+from tokenwire.telemetry.decisions import Decisions
+from tokenwire.telemetry.gauges import observe
+from tokenwire.telemetry.instruments import Instruments
+from tokenwire.telemetry.run_observer import TracingObserver
+from tokenwire.transport.descriptors import connections_option, obtainable, shares
 from tokenwire.transport.grpc_aio import GrpcServer, server_options
+
+if TYPE_CHECKING:
+    from tokenwire.admin.port import AdminPort, Exposition
 
 # Told of the model's download: bytes done, bytes in all, and what is being done.
 OnProgress = Callable[[int, int, str], None]
@@ -69,12 +81,15 @@ class App:
     batches: Batches
     transport: GrpcServer
     clock: Clock
+    readiness: Readiness
+    admin: "AdminPort | None" = None
 
 
 def build(
     settings: Settings,
     engines: list[Engine] | None = None,
     on_progress: OnProgress | None = None,
+    scrape: "Exposition | None" = None,
 ) -> App:
     """Makes a server's objects.
 
@@ -82,8 +97,11 @@ def build(
         settings: all that can be set.
         engines: take the place of those in the settings.
         on_progress: is told of the model's download.
+        scrape: what the admin port tells as metrics.
     """
     clock = SYSTEM_CLOCK
+    tracer, meter = trace.get_tracer(names.SCOPE), metrics.get_meter(names.SCOPE)
+    instruments = Instruments(meter, latest=settings.semconv_opt_in)
 
     journal = make_journal(settings, clock)
     fleet = Fleet(
@@ -112,7 +130,15 @@ def build(
         stop=settings.engine_stop_seconds,
         resume=settings.resume_seconds,
     )
-    runs = Runs(dispatcher, journal, lifetimes, clock, new_id=journal.new_id)
+    observer = TracingObserver(
+        tracer,
+        instruments,
+        clock.monotonic,
+        is_model=lambda model: model in fleet.models(),
+        capture_content=settings.capture_content,
+    )
+    runs = Runs(dispatcher, journal, lifetimes, clock, new_id=journal.new_id, observer=observer)
+    observe(meter, fleet=fleet, presence=runs.presence, journal=journal, observer=observer)
 
     submitter = Submitter(fleet, runs, renderer, Loading(limit=settings.load_seconds))
     limits = StreamLimits(heartbeat=settings.heartbeat_seconds, stall=settings.stall_seconds, resume=lifetimes.resume)
@@ -135,7 +161,11 @@ def build(
         "tokenwire.v1.ServerService": ServerServicer(journal.name),
     }
 
-    interceptors = stack(trace.get_tracer("tokenwire"), clock.monotonic, delivery_of)
+    room = shares(with_reserve(settings.streams_max), obtainable())
+    admission = Admission(
+        without_reserve(room.streams), rng=random.Random(), tell=partial(Decisions(meter).tell, "streams")
+    )
+    interceptors = stack(tracer, clock.monotonic, admission, delivery_of, instruments.rpc_duration)
     transport = GrpcServer(
         endpoints(servicers),
         layered=lambda handler: stacked(handler, interceptors),
@@ -144,17 +174,38 @@ def build(
         new_context=lambda: RequestContext(
             rpc_id=secrets.token_hex(8), tenant=LOCAL_TENANT, received_at=clock.monotonic()
         ),
-        options=server_options(
-            settings.message_max_bytes,
-            keepalive_seconds=settings.keepalive_seconds,
-            ping_timeout_seconds=settings.ping_timeout_seconds,
-        ),
+        options=[
+            *server_options(
+                settings.message_max_bytes,
+                keepalive_seconds=settings.keepalive_seconds,
+                ping_timeout_seconds=settings.ping_timeout_seconds,
+            ),
+            connections_option(room.connections),
+        ],
         # As long as a message may take.
         status_seconds=settings.stall_seconds,
     )
+    readiness = Readiness(lambda: engine_states(fleet))
     return App(
-        settings=settings, fleet=fleet, journal=journal, runs=runs, batches=batches, transport=transport, clock=clock
+        settings=settings,
+        fleet=fleet,
+        journal=journal,
+        runs=runs,
+        batches=batches,
+        transport=transport,
+        clock=clock,
+        readiness=readiness,
+        admin=_admin(settings.admin_address, readiness, scrape),
     )
+
+
+def _admin(address: str, readiness: Readiness, scrape: "Exposition | None") -> "AdminPort | None":
+    if not address:
+        return None
+    # Whoever has no admin port need not load an HTTP server.
+    from tokenwire.admin.port import AdminPort
+
+    return AdminPort(*split_listen(address), readiness, scrape)
 
 
 def make_journal(settings: Settings, clock: Clock) -> Journal:

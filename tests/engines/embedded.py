@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from harness.telling import told_by
 from tokenwire.domain.context import Clock
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
@@ -95,7 +96,7 @@ async def job(engine: Engine, submission: Submission) -> Job:
 async def answered(engine: Engine, submission: Submission) -> "Result":
     """Runs a submission to its end."""
     generated: list[Generated] = []
-    async with aclosing(engine.generate(await job(engine, submission))) as batches:
+    async with aclosing(told_by(engine, await job(engine, submission))) as batches:
         async for batch in batches:
             generated += batch
     return Result(generated)
@@ -159,6 +160,6 @@ def runs(pid: int) -> bool:
 
 
 async def drain(engine: Engine, one: Job) -> None:
-    async with aclosing(engine.generate(one)) as batches:
+    async with aclosing(told_by(engine, one)) as batches:
         async for _ in batches:
             pass

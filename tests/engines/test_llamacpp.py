@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engines.embedded import CONTEXT, SLOTS, Result, job, run, tokenizer_of
+from harness.telling import told_by
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason, TokenLogprob
 from tokenwire.domain.generation import PrefillProgress, Prompt, PromptRead, Totals
@@ -191,7 +192,7 @@ async def test_a_prompts_ids_are_those_that_the_server_itself_reads_in_its_text(
     assert one.prompt.token_ids[0] == 1
     counts = []
     for prompt in (Prompt(text=text), one.prompt):
-        async with aclosing(engine.generate(replace(one, prompt=prompt))) as batches:
+        async with aclosing(told_by(engine, replace(one, prompt=prompt))) as batches:
             counts.append(Result([item async for batch in batches for item in batch]).prompt)
     # All but the last token, which is always read: had one id differed, fewer would be cached.
     assert counts[0].prompt_tokens == counts[1].prompt_tokens == len(one.prompt.token_ids)

@@ -29,6 +29,7 @@ from engines.embedded import (
     slots_are_freed,
     started,
 )
+from harness.telling import told_by
 from harness.waiting import until
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.generation import Job, Piece, Prompt
@@ -57,7 +58,7 @@ async def test_the_model_is_known_before_the_child_is_there(cache: Path, tmp_pat
     assert engine.status.state is EngineState.LOADING
     assert engine.status.models == (ModelInfo("smollm2-135m-instruct", 2048),)
     with pytest.raises(EngineError) as caught:
-        await anext(engine.generate(Job(run_id="r", model="m", submission=Submission(), prompt=Prompt(token_ids=(1,)))))
+        await anext(told_by(engine, Job(run_id="r", model="m", submission=Submission(), prompt=Prompt(token_ids=(1,)))))
     assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "ENGINE_RESTARTING")
     assert caught.value.retry_after is not None
     await engine.close()
@@ -79,7 +80,7 @@ async def test_a_file_of_the_users_is_served_under_its_own_name_with_llama_cpps_
 
 @pytest.mark.asyncio
 async def test_a_killed_child_breaks_the_stream_off_and_another_one_takes_its_place(engine: LlamaCppEngine) -> None:
-    async with aclosing(engine.generate(await job(engine, endless()))) as batches:
+    async with aclosing(told_by(engine, await job(engine, endless()))) as batches:
         await anext(batches)
         first = child_of(engine)
         os.kill(first, signal.SIGKILL)
@@ -100,7 +101,7 @@ async def test_a_killed_child_breaks_the_stream_off_and_another_one_takes_its_pl
 @pytest.mark.asyncio
 async def test_closing_the_engine_ends_its_child_in_the_middle_of_a_stream(cache: Path, tmp_path: Path) -> None:
     async with started(cache, tmp_path) as engine:
-        batches = engine.generate(await job(engine, endless()))
+        batches = told_by(engine, await job(engine, endless()))
         await anext(batches)
         child = child_of(engine)
         await engine.close()
@@ -138,7 +139,7 @@ asyncio.run(main())
 
 @pytest.mark.asyncio
 async def test_closing_the_generator_frees_the_slot(engine: LlamaCppEngine) -> None:
-    async with aclosing(engine.generate(await job(engine, endless(sampling=Sampling(n=2))))) as batches:
+    async with aclosing(told_by(engine, await job(engine, endless(sampling=Sampling(n=2))))) as batches:
         async for batch in batches:
             if any(isinstance(item, Piece) for item in batch):
                 break
@@ -177,7 +178,7 @@ async def test_a_check_of_a_child_that_answers_makes_the_engine_ready(engine: Ll
 @pytest.mark.asyncio
 async def test_as_many_streams_as_slots_run_at_once(engine: LlamaCppEngine) -> None:
     jobs = [await job(engine, endless()) for _ in range(SLOTS)]
-    streams = [engine.generate(one) for one in jobs]
+    streams = [told_by(engine, one) for one in jobs]
     for stream in streams:
         await anext(stream)
     assert await busy_slots(engine) == SLOTS

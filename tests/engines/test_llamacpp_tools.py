@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from engines.embedded import Result, busy_slots, chat, job, slots_are_freed, started
+from harness.telling import told_by
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.events import FinishReason
 from tokenwire.domain.generation import CallHead, Piece
@@ -160,7 +161,7 @@ async def test_cancelling_a_run_with_tools_frees_its_slot(roomy: LlamaCppEngine)
         tool_choice=ToolMode.REQUIRED,
         stopping=Stopping(max_tokens=400),
     )
-    async with aclosing(roomy.generate(await job(roomy, asked))) as batches:
+    async with aclosing(told_by(roomy, await job(roomy, asked))) as batches:
         async for batch in batches:
             if any(isinstance(item, Piece) for item in batch):
                 break

@@ -1,5 +1,6 @@
 """A server with a test's own handlers inside the real interceptors."""
 
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from tokenwire.domain.context import LOCAL_TENANT, RequestContext
+from tokenwire.interceptors.admission import Admission
 from tokenwire.interceptors.interceptor import stacked
 from tokenwire.interceptors.stack import stack
 from tokenwire.rpc.events import encode
@@ -55,9 +57,11 @@ async def odd(
     gather: Handler | None = None,
     bidi: Handler | None = None,
     tracer: Tracer | None = None,
+    admission: Admission | None = None,
 ) -> AsyncIterator[Odd]:
     """Serves the handlers while the block runs. Requests are empty, answers are ServerInfo."""
-    interceptors = stack(tracer or NoOpTracer(), time.monotonic, delivery_of)
+    admission = admission or Admission(1000, rng=random.Random(0))
+    interceptors = stack(tracer or NoOpTracer(), time.monotonic, admission, delivery_of)
     numbers = count()
     served = (
         (UNARY, Kind.UNARY, unary),

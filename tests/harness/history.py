@@ -2,8 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ import grpc
 
 from tokenwire.domain.cursor import START, Channel, ChannelKind, Cursor
 from tokenwire.domain.events import Dispatched, End, PromptTokens, Start, ToolCallHead, UsageUpdate
-from tokenwire.domain.generation import CallHead, Generated, Job, Piece, PromptRead
+from tokenwire.domain.generation import CallHead, Generated, Job, Piece, PromptRead, Tell
 from tokenwire.engines.scripted import Script, ScriptedEngine
 from tokenwire.journal.log import UNKNOWN_ID, RunLog
 from tokenwire.rpc.requests import from_cursor
@@ -101,14 +100,16 @@ class RecordingEngine(ScriptedEngine):
         super().__init__(script=script)
         self.sent: dict[str, Sent] = {}
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Plays the script, on the record."""
         sent = self.sent[job.run_id] = Sent(job.submission.run.request_id)
+
+        def note(batch: list[Generated]) -> None:
+            sent.note(batch)
+            tell(batch)
+
         try:
-            async with aclosing(super().generate(job)) as batches:
-                async for batch in batches:
-                    sent.note(batch)
-                    yield batch
+            await super().generate(job, note)
         finally:
             sent.writing = False
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
+from harness.telling import tell_all
 from simulation import model
 from simulation.loop import Process, current_process
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import TokenwireError
-from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
+from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Tell, Totals
 from tokenwire.domain.request import Submission
 from tokenwire.engines import failure
 from tokenwire.engines.engine import Token, Tokenizer
@@ -205,8 +206,11 @@ class Adapter:
         """As many as fit."""
         return None
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Writes the model's answer, unless the machine's next fault comes in between."""
+        await tell_all(self._written(job), tell)
+
+    async def _written(self, job: Job) -> AsyncGenerator[list[Generated], None]:
         machine = self._machine
         fault = machine.faults.popleft() if machine.faults else JobFault(kind="")
         if not machine.up:

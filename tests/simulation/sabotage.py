@@ -85,7 +85,7 @@ def _ends_twice(one: Envelope) -> list[Envelope]:
 def _without_last_byte(one: Envelope) -> list[Envelope]:
     if not isinstance(one.event, Delta) or len(one.event.text) <= 8:
         return [one]
-    return [replace(one, event=replace(one.event, text=one.event.text[:-1]))]
+    return [one._replace(event=one.event._replace(text=one.event.text[:-1]))]
 
 
 def _wrong_digests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +162,8 @@ SABOTAGE: dict[str, Sabotage] = {
     "ends twice": Sabotage("clients", _messages(_ends_twice)),
     "loses the end of a long message": Sabotage("clients", _messages(_without_last_byte)),
     "resumes one event early": Sabotage("clients", _after(lambda one: Cursor(max(one.seq - 1, 0), (), one.epoch))),
-    "resumes one event late": Sabotage("clients", _after(lambda one: replace(one, seq=one.seq + (one.seq > 3)))),
-    "forgets what channels are ahead": Sabotage("clients", _after(lambda one: replace(one, ahead=()))),
+    "resumes one event late": Sabotage("clients", _after(lambda one: one._replace(seq=one.seq + (one.seq > 3)))),
+    "forgets what channels are ahead": Sabotage("clients", _after(lambda one: one._replace(ahead=()))),
     "tells cursors too far ahead": Sabotage("clients", _instead(View, "_cursor", lambda self: self._log.head_cursor)),
     "tells wrong digests": Sabotage("clients", _wrong_digests),
     "starts a run for every submit": Sabotage("clients", _instead(Runs, "_joinable", lambda self, *rest: None)),

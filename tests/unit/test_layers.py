@@ -1,6 +1,7 @@
 """The direction of imports in the house (design: architecture), and the size of its files."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ ALLOWED = {
     "settings": "",
     "settings_table": "settings",
     "engines_table": "engines",
-    "telemetry": "domain",
+    "telemetry": "dispatch engines journal domain",
     "journal": "domain",
     "delivery": "journal domain",
     "engines": "domain",
@@ -22,14 +23,22 @@ ALLOWED = {
     "transport": "domain",
     "interceptors": "transport.call delivery domain telemetry",
     "rpc": "dispatch render journal delivery engines transport.call domain v1 __version__",
-    "app": "dispatch engines interceptors journal render rpc settings telemetry transport domain",
-    "server": "app engines rpc settings telemetry transport domain",
-    "cli": "app server settings telemetry engines journal domain v1 __version__",
+    "admin": "dispatch engines",
+    "app": "admin dispatch engines interceptors journal render rpc settings telemetry transport domain",
+    "server": "admin app engines rpc settings telemetry transport domain",
+    "cli": "admin app server settings telemetry engines journal domain v1 __version__",
     "__main__": "cli",
     "__init__": "",
 }
 # Who may import these from outside the package.
-FOREIGN = {"grpc": "transport cli", "google.protobuf": "rpc transport cli", "tokenwire_client": "cli"}
+FOREIGN = {
+    "grpc": "transport cli",
+    "grpc_health": "transport cli",
+    "grpc_reflection": "transport",
+    "grpc_status": "",
+    "google.protobuf": "rpc transport cli",
+    "tokenwire_client": "cli",
+}
 # What each part of the Python client may import beside itself and the standard library.
 CLIENT = ROOT / "clients" / "python" / "tokenwire_client"
 CLIENT_ALLOWED = {
@@ -67,6 +76,14 @@ def test_imports_point_one_way() -> None:
             if forbidden or (own != module and not under(own, f"{part} {ALLOWED[part]}")):
                 wrong.append(f"{'/'.join(parts)} imports {module}")
     assert not wrong
+
+
+def test_interceptors_and_servicers_can_be_served_by_a_transport_that_has_no_grpc() -> None:
+    parts = [parts for parts in FILES.values() if parts[0] in ("interceptors", "rpc")]
+    names = [".".join(("tokenwire", *one)).removesuffix(".py").removesuffix(".__init__") for one in parts]
+    code = f"import sys, {', '.join(names)}; sys.exit('grpc' in sys.modules)"
+    environment = {"PYTHONPATH": str(PACKAGE.parent)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_the_client_needs_the_stubs_and_grpc_alone_and_its_core_not_even_that() -> None:

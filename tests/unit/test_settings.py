@@ -23,6 +23,7 @@ def test_defaults_need_nothing() -> None:
     assert settings.cache_dir.name == "tokenwire"
     assert (settings.slots, settings.context_per_slot, settings.threads) == (8, 2048, 0)
     assert (settings.connect_seconds, settings.engine_restart_min_seconds) == (5, 0.5)
+    assert settings.streams_max == 1000
     assert (settings.journal, settings.journal_max_bytes, settings.message_max_bytes) == ("memory", 2**28, 2**22)
     assert (settings.log_level, settings.log_format, settings.otel_endpoint) == ("info", "auto", "")
     assert settings.reflection

@@ -81,6 +81,7 @@ LISTEN = "host:port or [::1]:port, with a port of at most 65535"
         ("slots", "0", "a whole number above 0 and of at most 1024"),
         ("slots", "many", "a whole number above 0 and of at most 1024"),
         ("message_max_bytes", str(2**31), "a whole number above 0 and of at most 2147483647"),
+        ("streams_max", "-1", "a whole number of at least 0 and of at most 1000000"),
         ("cancelled_ids_max", "-1", "a whole number of at least 0"),
         ("connect_seconds", "0", SECONDS),
         ("stall_seconds", "nan", SECONDS),

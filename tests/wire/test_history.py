@@ -179,7 +179,7 @@ def each(change: Callable[[Delta], Delta]) -> Callable[[pytest.MonkeyPatch], Non
     """Breaks the view: every message with text becomes this."""
 
     def changed(one: Envelope) -> Envelope:
-        return replace(one, event=change(one.event)) if isinstance(one.event, Delta) else one
+        return one._replace(event=change(one.event)) if isinstance(one.event, Delta) else one
 
     return takes(lambda out: [changed(one) for one in out])
 
@@ -236,10 +236,10 @@ SABOTAGE: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         takes(lambda out: [out[0], *out] if out and isinstance(out[0].event, Delta) else out),
         "P2",
     ),
-    "counts offsets from one": (each(lambda one: replace(one, byte_offset=one.byte_offset + 1)), "P2"),
-    "mixes up choices": (each(lambda one: replace(one, channel=one.channel._replace(choice=1))), "P2"),
-    "loses token ids": (each(lambda one: replace(one, token_ids=one.token_ids[1:])), "P3"),
-    "miscounts tokens": (each(lambda one: replace(one, token_count=one.token_count + 1)), "P3"),
+    "counts offsets from one": (each(lambda one: one._replace(byte_offset=one.byte_offset + 1)), "P2"),
+    "mixes up choices": (each(lambda one: one._replace(channel=one.channel._replace(choice=1))), "P2"),
+    "loses token ids": (each(lambda one: one._replace(token_ids=one.token_ids[1:])), "P3"),
+    "miscounts tokens": (each(lambda one: one._replace(token_count=one.token_count + 1)), "P3"),
     "tells wrong digests": (no_digest, "P3"),
     "tells cursors too far ahead": (cursor_of(lambda view: Cursor(view._log.head)), "P2"),
     "tells cursors that stand still": (cursor_of(lambda view: Cursor(1)), "P2"),

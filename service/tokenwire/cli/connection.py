@@ -1,11 +1,13 @@
 """A client of a service, for a command that is not a coroutine itself."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from grpc import aio
+from grpc import ChannelConnectivity, aio
 
 from tokenwire.cli.failure import CommandError
 from tokenwire.cli.options import DEFAULT_RETRIES
@@ -50,6 +52,22 @@ class Connection:
     def channel(self) -> aio.Channel:
         """The channel, for stubs; to be asked for in a coroutine."""
         return self.client.channel
+
+    def made(self, timeout: float | None = None) -> float | None:
+        """Connects, and returns how many milliseconds that took; None if it fails, which the next call will explain."""
+        return self._runner.run(self._made(timeout))
+
+    async def _made(self, timeout: float | None) -> float | None:
+        began = time.monotonic()
+        channel = self.channel
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while (state := channel.get_state(try_to_connect=True)) is not ChannelConnectivity.READY:
+                    if state in (ChannelConnectivity.TRANSIENT_FAILURE, ChannelConnectivity.SHUTDOWN):
+                        return None
+                    await channel.wait_for_state_change(state)
+                return (time.monotonic() - began) * 1000
+        return None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine. Raises CommandError for an error of the client or of gRPC, KeyboardInterrupt at Ctrl-C."""

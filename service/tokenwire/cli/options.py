@@ -64,5 +64,8 @@ class AnswerOptions:
     timeout: Timeout = None
     retries: Retries = DEFAULT_RETRIES
     as_json: Json = False
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Tell where the time went, on standard error, or as a last line of JSON.")
+    ] = False
     quiet: Quiet = False
     raw: Raw = False

@@ -1,7 +1,7 @@
 """A reader's view of a run: what is new after its cursor, cut as it asked for."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tokenwire.delivery.buffers import Buffer, NoBuffer, SizeBuffer, code_point_start
@@ -20,13 +20,19 @@ MAX_LOGPROBS = 16_384
 class _Position:
     """How far a view is in one channel: `events` wholly consumed, `sent` bytes."""
 
-    __slots__ = ("buffer", "events", "log", "sent")
+    __slots__ = ("_token_ids", "buffer", "events", "log", "sent")
 
-    def __init__(self, log: ChannelLog, buffer: Buffer, events: int = 0, sent: int = 0) -> None:
+    def __init__(self, log: ChannelLog, buffer: Buffer, events: int, sent: int, *, token_ids: bool) -> None:
         self.log = log
         self.buffer = buffer
         self.events = events
         self.sent = sent
+        self._token_ids = token_ids
+
+    @property
+    def whole(self) -> bool:
+        """Whether the channel's text goes out as it comes, and alone."""
+        return not self._token_ids and not self.log.logprobs and type(self.buffer) is NoBuffer
 
 
 class View:
@@ -76,18 +82,35 @@ class View:
         """Whether something was committed since the last `take`."""
         return self._seen != self._log.committed or self._log.dropped
 
-    def take(self) -> Iterator[Envelope]:
+    def take(self) -> Iterable[Envelope]:
         """Returns the messages that can go out now; none if there is nothing, or only text that is held back.
 
         Each is made when it is asked for, so that a reader that lags holds one and not all it has missed. What is
         appended meanwhile is for the next `take`. Raises OUT_OF_RANGE if the text was dropped, here or on the way.
         """
-        if self._log.dropped:
+        log = self._log
+        if log.dropped:
             raise _dropped()
-        self._seen = self._log.committed
-        if len(self._positions) != len(self._log.channels):
+        self._seen = committed = log.committed
+        if len(self._positions) != len(log.channels):
             self._open_channels()
-        return self._messages(self._seen)
+        if committed == log.head and len(self._positions) == 1 and self._marker == len(log.markers):
+            # What nearly every message is: the new text of the run's one channel, and nothing else.
+            position = self._positions[0]
+            text, sent = position.log.text, position.sent
+            if position.whole and sent < len(text) <= sent + MAX_TEXT_BYTES:
+                return (self._newest(position),)
+        return self._messages(committed)
+
+    def _newest(self, position: _Position) -> Envelope:
+        """Returns all that the one channel has, by which everything is consumed."""
+        log, first, sent = position.log, position.events, position.sent
+        tokens = log.tokens
+        token_offset, token_end = tokens[first - 1] if first else 0, tokens[-1]
+        position.sent, position.events = len(log.text), len(tokens)
+        self.cursor = Cursor(self._seen, (), self._log.epoch)
+        delta = Delta(log.channel, log.text[sent:].decode(), sent, token_offset, token_end - token_offset)
+        return Envelope(delta, self.cursor, log.at_ms[-1])
 
     def _messages(self, committed: int) -> Iterator[Envelope]:
         markers = self._log.markers
@@ -186,7 +209,8 @@ class View:
             if further > sent:
                 sent = further
                 events = bisect_right(log.ends, sent)
-            self._positions.append(_Position(log, self._buffer(log.channel.kind), events, sent))
+            buffer = self._buffer(log.channel.kind)
+            self._positions.append(_Position(log, buffer, events, sent, token_ids=self._token_ids))
 
     def _buffer(self, kind: ChannelKind) -> Buffer:
         chosen = self._delivery.buffering

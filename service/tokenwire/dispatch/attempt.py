@@ -1,7 +1,7 @@
 """One attempt of a run: what an engine writes goes into the journal, and silence is noticed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -105,30 +105,37 @@ class Attempt:
 
     async def _stream(self, job: Job, strand: Strand | None) -> None:
         run, writer, silence = self._run, self._run.writer, self._silence
-        generator = self._place.engine.generate(job)
+        engine, attempt = self._place.engine, run.attempt
+        # Inside: an engine that takes its time to close has answered all the same.
+        watchdog = Watchdog(silence.first_token, _no_first_token, silence.stop)
         waiting = True
+
+        def tell(batch: list[Generated]) -> None:
+            nonlocal waiting
+            if waiting:
+                if any(type(item) is Piece for item in batch):
+                    waiting = False
+                    watchdog.watch_for(silence.stall, _stalled)
+                    self._answered()
+            else:
+                watchdog.feed()
+            writer.write(batch if strand is None else strand.take(batch), attempt)
+            self._grow()
+            if (writer.overrun and writer.done) if strand is None else (strand.cut or writer.was_cut(strand.choice)):
+                # From here on the engine has as long as it may take to stop.
+                watchdog.watch_for(silence.stop, _HangingError)
+                raise _EnoughError
+
         try:
-            # Inside: an engine that takes its time to close has answered all the same.
-            with Watchdog(silence.first_token, _no_first_token, silence.stop) as watchdog:
-                async for batch in generator:
-                    told = batch if strand is None else strand.take(batch)
-                    if not waiting:
-                        watchdog.feed()
-                    elif any(type(item) is Piece for item in batch):
-                        waiting = False
-                        watchdog.watch_for(silence.stall, _stalled)
-                        self._answered()
-                    writer.write(told, run.attempt)
-                    self._grow()
-                    if strand is None:
-                        if writer.overrun and writer.done:
-                            break
-                    elif strand.cut or writer.was_cut(strand.choice):
-                        break
+            with watchdog:
+                await engine.generate(job, tell)
+        except _EnoughError:
+            pass
+        except _HangingError:
+            _log.warning("an engine hung while it was stopped", engine=engine.name)
         finally:
             if strand is None:
                 self._keep_prompt()
-            await self._close(generator)
 
     def _keep_prompt(self) -> None:
         """Keeps the prompt's tokens as the engine told them: another one may have to go on from them."""
@@ -136,13 +143,9 @@ class Attempt:
         if told and not self._run.prompt.token_ids:
             self._run.prompt = replace(self._run.prompt, token_ids=tuple(told), tokens=len(told))
 
-    async def _close(self, generator: AsyncGenerator[list[Generated], None]) -> None:
-        """Closes an engine's stream; one that hangs in it is torn out of it, and holds nothing up."""
-        try:
-            with Watchdog(self._silence.stop, _HangingError, self._silence.stop):
-                await generator.aclose()
-        except _HangingError:
-            _log.warning("an engine hung while it was stopped", engine=self._place.engine.name)
+
+class _EnoughError(Exception):
+    """The engine has written all that was asked for, and goes on."""
 
 
 class _HangingError(TokenwireError):

@@ -45,6 +45,9 @@ class Breaker:
         rng: shortens each pause by up to a half, so that many servers do not come back in step.
         limits: when it opens, and for how long.
         closed: is called when it lets everything through again.
+
+    Attributes:
+        openings: how often it has opened.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Breaker:
         self._rng = rng
         self._limits = limits or BreakerLimits()
         self._closed = closed
+        self.openings = 0
         self._before = 0
         self._after: deque[float] = deque()
         # When it lets one through again; None: it is closed.
@@ -141,6 +145,7 @@ class Breaker:
 
     def _open(self) -> None:
         self._opened += 1
+        self.openings += 1
         self._opened_at = self._now()
         self._until = self._opened_at + self._limits.pause.ceiling(self._opened) * (1.0 - self._rng.random() / 2)
         self._before = 0

@@ -15,12 +15,13 @@ from tokenwire.dispatch.course import Course
 from tokenwire.dispatch.ending import end_of, failure, stopped_error
 from tokenwire.dispatch.fields import answers_whole, refused_field
 from tokenwire.dispatch.fleet import Fleet
+from tokenwire.dispatch.observer import AttemptObserver
 from tokenwire.dispatch.place import Place
 from tokenwire.dispatch.places import Wish
 from tokenwire.dispatch.run import Run, StopCause
 from tokenwire.dispatch.tries import OVERLOADED, Again, Failover, again_after
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError, TokenwireError
-from tokenwire.domain.events import RunError
+from tokenwire.domain.events import Continuation, RunError
 from tokenwire.domain.generation import Job, Prompt
 from tokenwire.domain.request import FailoverPolicy, Submission
 from tokenwire.engines.engine import Engine
@@ -124,16 +125,12 @@ class Dispatcher:
 
     async def _attempt(self, run: Run, course: Course, place: Place) -> None:
         engine = place.engine
-        attempt = Attempt(
-            run,
-            place,
-            self._silence(run, course, engine),
-            grow=lambda: self._grow(run),
-            answered=lambda: self._answered(run, place),
-        )
         try:
             if not run.writer.wrote_text and not run.log.choice_ends:
-                await attempt.first(await self._job(run, course, engine))
+                job = await self._job(run, course, engine)
+                with self._observed(run, engine, Continuation.FIRST, (job,)) as observed:
+                    attempt = self._new_attempt(run, course, place, observed)
+                    await attempt.first(replace(job, headers=observed.headers))
                 place.verdict.finish()
                 return
             plan = await self._planner.plan(
@@ -142,7 +139,12 @@ class Dispatcher:
             if plan.ended:
                 run.writer.write(plan.ended, run.attempt)
             if plan.strands:
-                await attempt.going_on(plan.strands, plan.by, plan.again)
+                by = plan.by if run.writer.wrote_text else Continuation.FIRST
+                with self._observed(run, engine, by, [strand.job for strand in plan.strands]) as observed:
+                    for strand in plan.strands:
+                        strand.job = replace(strand.job, headers=observed.headers)
+                    attempt = self._new_attempt(run, course, place, observed)
+                    await attempt.going_on(plan.strands, plan.by, plan.again)
                 place.verdict.finish()
         except InvalidRequestError as error:
             if engine is course.rendered_by and not run.writer.wrote_text:
@@ -152,6 +154,21 @@ class Dispatcher:
         except EngineError as error:
             self._tell_breaker(run, course, place, error)
             raise
+
+    def _observed(self, run: Run, engine: Engine, by: Continuation, jobs: Sequence[Job]) -> AttemptObserver:
+        counts = [job.prompt.tokens for job in jobs]
+        tokens = None if None in counts else sum(count or 0 for count in counts)
+        streamed = not answers_whole(run.submission, engine)
+        return run.observer.attempt(engine, by, jobs[0].submission, tokens, streamed=streamed)
+
+    def _new_attempt(self, run: Run, course: Course, place: Place, observed: AttemptObserver) -> Attempt:
+        def answered() -> None:
+            observed.first_token()
+            self._answered(run, place)
+
+        return Attempt(
+            run, place, self._silence(run, course, place.engine), grow=lambda: self._grow(run), answered=answered
+        )
 
     async def _job(self, run: Run, course: Course, engine: Engine) -> Job:
         if engine is not course.rendered_by or course.tries.last is not None:
@@ -191,11 +208,16 @@ class Dispatcher:
             begins=self._places.now() + pause if pause else -math.inf,
             not_before=tries.not_before,
             patient=tries.last is None and not late,
+            waits=run.observer.queued,
         )
+        place: Place | None = None
         try:
-            return await self._places.take(wish, max(0.0, seconds))
+            place = await self._places.take(wish, max(0.0, seconds))
         except TimeoutError:
             raise course.nobody_left(late=late) from None
+        finally:
+            run.observer.seated(place.engine if place is not None else None)
+        return place
 
     def _candidates(self, run: Run, course: Course) -> Sequence[Engine]:
         engines = self._fleet.models().get(run.model, ())

@@ -29,6 +29,7 @@ class Wish:
         begins: when it may begin at the earliest, in the time of `Places`.
         not_before: when an engine may be asked at the earliest.
         patient: whether it waits for a slot, or for a model that is being loaded, as long as it takes.
+        waits: is called if it has to wait.
     """
 
     candidates: Callable[[], Sequence[Engine]]
@@ -38,6 +39,7 @@ class Wish:
     begins: float = -math.inf
     not_before: Mapping[str, float] = field(default_factory=dict)
     patient: bool = False
+    waits: Callable[[], None] = lambda: None
 
 
 class Places:
@@ -93,6 +95,7 @@ class Places:
             goes_on=wish.goes_on,
             seconds=seconds,
             patient=lambda: wish.patient and any(map(self._comes, wish.candidates())),
+            waits=wish.waits,
         )
 
     def closed(self, engine: Engine) -> float:
@@ -111,6 +114,10 @@ class Places:
         """Returns what sorts engines: those that are ready first, then those that did not ask for rest, least busy."""
         resting = self._resting.get(engine.name, -math.inf) > self.now()
         return _RANKS[engine.status.state], resting, self._running[engine.name]
+
+    def running(self, engine: Engine) -> int:
+        """Returns how many choices an engine writes now."""
+        return self._running[engine.name]
 
     def rest(self, engine: Engine, seconds: float) -> None:
         """Lets others go before an engine that has said when it wants to be asked again."""

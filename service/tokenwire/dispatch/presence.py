@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from tokenwire.dispatch.run import Run, StopCause
 from tokenwire.journal.journal import Journal
@@ -16,11 +17,26 @@ ASK_AGAIN_SECONDS = 1.0
 ASK_AGAIN_MAX_SECONDS = 10.0
 
 
-@dataclass(slots=True)
+class Follower(Protocol):
+    """A reader's view of a run."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that it has not taken."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class Reading:
-    """One reader's stay; `detached` are the seconds for which its run then waits for a reader at least."""
+    """One reader's stay.
+
+    Attributes:
+        detached: seconds for which its run then waits for a reader at least.
+        view: what it reads by, if it is a stream.
+    """
 
     detached: float = 0.0
+    view: Follower | None = None
 
     def detach(self, seconds: float) -> None:
         """Says that it is the server that makes this reader leave: its run waits for it."""
@@ -33,12 +49,16 @@ class Presence:
     Args:
         journal: knows the readers at other processes.
         release: lets go of a run that another process writes and nobody reads here.
+
+    Attributes:
+        readings: those that are under way, of all runs.
     """
 
     def __init__(self, journal: Journal, release: Callable[[Run], None]) -> None:
         self._journal = journal
         self._release = release
         self._asking: set[asyncio.Task[None]] = set()
+        self.readings: set[Reading] = set()
 
     @contextmanager
     def reading(self, run: Run) -> Iterator[Reading]:
@@ -48,9 +68,11 @@ class Presence:
         if run.readers == 1:
             self._journal.attend(run.id, 1)
         reading = Reading()
+        self.readings.add(reading)
         try:
             yield reading
         finally:
+            self.readings.discard(reading)
             run.readers -= 1
             if reading.detached:
                 # Others may still read, and leave before it is back.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
+from tokenwire.dispatch.observer import UNOBSERVED_RUN, RunObserver
 from tokenwire.dispatch.writer import Writer
 from tokenwire.domain.context import Clock
 from tokenwire.domain.events import DetachReason, End, RunError, Start, Usage
@@ -43,7 +44,44 @@ class Run:
         stopped: why the server ends it, once it does.
         here: whether this process writes it, or wrote it to its end; else it follows what another one writes.
         handed_over: why its readers here have to attach again, once this process has let it go.
+        traceparent: where it stands in a trace, or empty.
+        observer: is told what becomes of it here.
     """
+
+    # With a dictionary of its own a run would take three times the memory.
+    __slots__ = (
+        "_monotonic",
+        "_stop_seconds",
+        "accepted_at",
+        "attempt",
+        "begun",
+        "created_at",
+        "duration_timer",
+        "ended_at",
+        "engine",
+        "expires_at",
+        "grace",
+        "grace_timer",
+        "handed_over",
+        "here",
+        "id",
+        "kept_until",
+        "log",
+        "model",
+        "observer",
+        "prompt",
+        "readers",
+        "received_at",
+        "scheduled_ms",
+        "share",
+        "stop_timer",
+        "stopped",
+        "submission",
+        "task",
+        "tenant",
+        "traceparent",
+        "writer",
+    )
 
     def __init__(
         self,
@@ -62,6 +100,7 @@ class Run:
         clock: Clock,
         created_at: float | None = None,
         here: bool = True,
+        traceparent: str = "",
     ) -> None:
         self.id = id
         self.tenant = tenant
@@ -75,6 +114,8 @@ class Run:
         self._stop_seconds = stop_seconds
         self.received_at = received_at
         self.here = here
+        self.traceparent = traceparent
+        self.observer: RunObserver = UNOBSERVED_RUN
         self.handed_over: DetachReason | None = None
         self.created_at = clock.wall() if created_at is None else created_at
         # Elsewhere, where it was accepted, the clock may be another: no event comes before those that are there.
@@ -208,4 +249,5 @@ def run_of(
         clock=clock,
         created_at=record.created_at,
         here=here,
+        traceparent=record.traceparent,
     )

@@ -10,6 +10,7 @@ from tokenwire.dispatch.dispatcher import Dispatcher
 from tokenwire.dispatch.ending import cancelled_in_advance
 from tokenwire.dispatch.fleet import Route
 from tokenwire.dispatch.lifetimes import Lifetimes
+from tokenwire.dispatch.observer import UNOBSERVED, UNOBSERVED_RUN, Observer
 from tokenwire.dispatch.presence import Presence, Reading
 from tokenwire.dispatch.run import Run, StopCause, run_of
 from tokenwire.dispatch.turns import Turns
@@ -30,17 +31,28 @@ class Runs:
     """The runs of this process. A request id names its latest run, within a tenant.
 
     It is the journal's Keeper: the journal hands over runs that were accepted elsewhere, or before a restart.
+
+    Attributes:
+        presence: who reads them.
+        observer: is told what becomes of them.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, journal: Journal, lifetimes: Lifetimes, clock: Clock, new_id: Callable[[], str]
+        self,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        lifetimes: Lifetimes,
+        clock: Clock,
+        new_id: Callable[[], str],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._dispatcher = dispatcher
         self._journal = journal
         self._lifetimes = lifetimes
         self._clock = clock
         self._new_id = new_id
-        self._presence = Presence(journal, self._forget)
+        self.observer = observer
+        self.presence = Presence(journal, self._forget)
         self._by_id: dict[str, Run] = {}
         self._by_request: dict[tuple[str, str], Run] = {}
         self._accepting = Turns()
@@ -123,7 +135,7 @@ class Runs:
 
     def reading(self, run: Run) -> AbstractContextManager[Reading]:
         """Counts a reader; when the last one leaves, the run's grace begins."""
-        return self._presence.reading(run)
+        return self.presence.reading(run)
 
     async def cancel(self, context: RequestContext, *, run_id: str = "", request_id: str = "") -> Run:
         """Ends a run as cancelled and returns it once it has ended, or its engine has been given up.
@@ -180,7 +192,7 @@ class Runs:
         """Forgets every run; none may be running."""
         for timer in self._forgetting.values():
             timer.cancel()
-        await self._presence.close()
+        await self.presence.close()
         for run in list(self._by_id.values()):
             self._forget(run)
 
@@ -196,8 +208,10 @@ class Runs:
         if run is None or run.log is not kept.log:
             run = self._take(kept, here=True)
         run.take_over()
+        run.observer = self.observer.takes_over(run)
+        run.traceparent = run.observer.traceparent
         self._begin(run, kept.record.max_duration - (self._clock.wall() - kept.record.created_at))
-        self._presence.alone(run, self._lifetimes.resume)
+        self.presence.alone(run, self._lifetimes.resume)
 
     def lose(self, run_id: str) -> None:
         """See Keeper."""
@@ -224,12 +238,16 @@ class Runs:
         """See Keeper."""
         run = self._by_id.get(run_id)
         if run is not None and run.here:
-            self._presence.alone(run)
+            self.presence.alone(run)
 
     async def _execute(self, run: Run) -> None:
+        observer = run.observer
+        # The task has a context of its own: every line that is written on its way tells the run.
+        structlog.contextvars.bind_contextvars(run_id=run.id)
         try:
             await self._dispatcher.execute(run)
         finally:
+            observer.ended()
             for timer in (run.duration_timer, run.grace_timer, run.stop_timer):
                 if timer is not None:
                     timer.cancel()
@@ -241,6 +259,7 @@ class Runs:
 
     def _begin(self, run: Run, limit: float) -> None:
         loop = asyncio.get_running_loop()
+        run.observer.accepted(run)
         run.task = loop.create_task(self._execute(run), name=f"run {run.id}")
         run.duration_timer = loop.call_later(max(0.0, limit), run.stop, StopCause.TIME_LIMIT)
 
@@ -255,8 +274,10 @@ class Runs:
     ) -> Run:
         key = (context.tenant, submission.run.request_id)
         before = self._by_request.get(key)
+        run_id = self._new_id()
+        observer = self.observer.begins(run_id, route.model, submission) if route else UNOBSERVED_RUN
         record = RunRecord(
-            run_id=self._new_id(),
+            run_id=run_id,
             tenant=context.tenant,
             model=route.model if route else "",
             submission=submission,
@@ -266,9 +287,12 @@ class Runs:
             created_at=self._clock.wall(),
             max_duration=limit,
             retention=self._lifetimes.retention,
+            traceparent=observer.traceparent,
         )
         log = await self._journal.open(record, before.id if before is not None and before.error is not None else "")
-        return self._add(record, log, route.engine if route else None, context.received_at, here=True)
+        run = self._add(record, log, route.engine if route else None, context.received_at, here=True)
+        run.observer = observer
+        return run
 
     def _add(self, record: RunRecord, log: RunLog, engine: Engine | None, received_at: float, *, here: bool) -> Run:
         times = (self._lifetimes.stop, received_at, self._clock)
@@ -298,7 +322,7 @@ class Runs:
         if run is None or run.handed_over is not None:
             run = self._take(kept, here=False)
             run.ended_at = kept.ended_at
-            self._presence.alone(run)
+            self.presence.alone(run)
         return run
 
     def _grace(self, options: RunOptions) -> float | None:

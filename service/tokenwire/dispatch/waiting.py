@@ -37,7 +37,9 @@ class WaitingLine:
     def __len__(self) -> int:
         return len(self._going_on) + len(self._new)
 
-    async def take(self, want: Want, *, goes_on: bool, seconds: float, patient: Callable[[], bool]) -> Place:
+    async def take(
+        self, want: Want, *, goes_on: bool, seconds: float, patient: Callable[[], bool], waits: Callable[[], None]
+    ) -> Place:
         """Returns a place once there is one. Raises TimeoutError after so many seconds.
 
         Args:
@@ -45,12 +47,15 @@ class WaitingLine:
             goes_on: whether it comes before those that have not begun.
             seconds: how long to wait.
             patient: whether to wait as long again, asked each time that they are over.
+            waits: is called if there is no place at once.
         """
         waiter = _Waiter(want)
         line = self._going_on if goes_on else self._new
         line[waiter] = None
         try:
             self.serve()
+            if not waiter.given.done():
+                waits()
             while not waiter.given.done():
                 await asyncio.wait((waiter.given,), timeout=seconds)
                 if not waiter.given.done() and not patient():

@@ -157,6 +157,11 @@ class Writer:
         return self._tally.usage(sum(held.count for held in self._held.values()))
 
     @property
+    def output_tokens(self) -> int:
+        """The tokens that are in the log, as far as the engines told them."""
+        return sum(log.tokens[-1] for log in self.log.channels) + self._tally.trailing
+
+    @property
     def wrote_text(self) -> bool:
         """Whether there is text."""
         return bool(self.log.channels)

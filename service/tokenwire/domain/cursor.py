@@ -1,6 +1,5 @@
 """Positions in a run: channels and cursors."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -22,8 +21,7 @@ class Channel(NamedTuple):
     index: int = 0  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """What a reader has consumed of a run.
 
     `seq` is the highest number such that all events up to it are wholly consumed; `ahead` lists, sorted, the end offset

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from tokenwire.domain.cursor import Channel, Cursor
 from tokenwire.domain.errors import Code, Violation
@@ -122,9 +123,10 @@ class Dispatched:
     continuation: Continuation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
+class Delta(NamedTuple):
     """Text of one channel: one journal event, a part of one, or several merged."""
+
+    # A tuple, as Envelope and Cursor are: one comes with each message, and a frozen dataclass costs thrice as much.
 
     channel: Channel
     text: str
@@ -237,8 +239,7 @@ Marker = Start | Dispatched | ToolCallHead | UsageUpdate | PromptTokens | End
 Event = Marker | Delta | Progress | Heartbeat | Detached
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message of a stream: the event, what the reader has consumed with it, and when it was written."""
 
     event: Event

@@ -1,7 +1,7 @@
 """What an engine is given, and what it tells while it writes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import FinishReason, TokenLogprob
@@ -22,12 +22,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One attempt of a run."""
+    """One attempt of a run. `headers` go to a remote engine with the request."""
 
     run_id: str
     model: str
     submission: Submission
     prompt: Prompt
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,3 +101,6 @@ class Totals:
 
 
 Generated = Piece | CallHead | PrefillProgress | PromptRead | PromptLogprobs | ChoiceDone | Totals
+
+# Takes what one read of an engine tells. It runs where the bytes arrive: it must not wait.
+Tell = Callable[[list[Generated]], None]

@@ -1,9 +1,9 @@
 """An engine whose model is asked for by another name: engines with one alias stand in for each other."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from tokenwire.domain.generation import Generated, Job, Prompt
+from tokenwire.domain.generation import Job, Prompt, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Engine, Token, Tokenizer
 from tokenwire.engines.status import EngineState, Load, ModelInfo, Status
@@ -65,10 +65,10 @@ class AliasedEngine:
         """See Engine."""
         return self._engine.answer_limit(self._named(submission))
 
-    def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """See Engine."""
         named = self._named(job.submission)
-        return self._engine.generate(replace(job, model=self._own_name or job.model, submission=named))
+        await self._engine.generate(replace(job, model=self._own_name or job.model, submission=named), tell)
 
     @property
     def _own_name(self) -> str:

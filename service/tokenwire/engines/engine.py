@@ -1,10 +1,10 @@
 """What every engine offers."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenwire.domain.generation import Generated, Job, Prompt
+from tokenwire.domain.generation import Job, Prompt, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.status import Status
 from tokenwire.engines.support import Cell
@@ -106,10 +106,11 @@ class Engine(Protocol):
         """Returns how many tokens an answer has there at most if the request does not say; None: as many as fit."""
         ...
 
-    def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the engine writes, one list a read.
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the engine writes, one list a read, where the bytes arrive.
 
-        Ends normally only when the engine's own terminator came and every choice is done. Closing the generator stops
-        the engine's work. Raises EngineError with the code that fits before the first text.
+        Returns only when the engine's own terminator came and every choice is done. When it is cancelled, or `tell`
+        raises, it stops the engine's work before it raises that. Raises EngineError with the code that fits before the
+        first text.
         """
         ...

@@ -1,5 +1,8 @@
 """The framings of engines' streams, server-sent events and JSON lines: bytes in any cut to whole payloads."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from tokenwire.engines.failure import garbled
 
 # An engine's event is a token with its log probabilities; a longer one is garbage.
@@ -91,3 +94,15 @@ class LineSplitter:
     def unfinished(self) -> bool:
         """Whether the stream stopped inside a line."""
         return bool(self._rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """A stream's media type, and what splits it."""
+
+    media_type: str
+    splitter: Callable[[], EventSplitter | LineSplitter]
+
+
+EVENTS = Framing("text/event-stream", EventSplitter)
+LINES = Framing("application/x-ndjson", LineSplitter)

@@ -2,19 +2,19 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 
 import structlog
 
 from tokenwire.domain.context import Clock
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Tokenizer
 from tokenwire.engines.status import EngineState, ModelInfo, Status
 from tokenwire.engines.support import Cell, column
-from tokenwire.engines.upstream import Upstream
+from tokenwire.engines.upstream import ReadPayloads, Upstream
 
 _log = structlog.get_logger()
 
@@ -85,7 +85,7 @@ class RemoteEngine(ABC):
         """See Engine."""
 
     @abstractmethod
-    def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """See Engine."""
 
     @property
@@ -164,28 +164,24 @@ class RemoteEngine(ABC):
         return tuple(model for model in models if model.name == self._model) or (ModelInfo(self._model),)
 
 
-async def batches(
-    reads: AsyncGenerator[list[bytes], None], read: Callable[[list[bytes], list[Generated]], bool]
-) -> AsyncGenerator[list[Generated], None]:
-    """Yields what `read` makes of each read, until it says that the answer is whole; ends normally in any case.
+def told(read: Callable[[list[bytes], list[Generated]], bool], tell: Tell) -> ReadPayloads:
+    """Returns what reads an engine's payloads and tells what they say.
 
     Args:
-        reads: the payloads of one read at a time; closed at the end.
         read: appends what payloads tell to a list and returns whether the answer is whole. When it raises EngineError,
-            what it has appended is yielded first: text that came in one read with a failure was written all the same.
+            what it has appended is told first: text that came in one read with a failure was written all the same.
+        tell: takes it.
     """
-    async with aclosing(reads):
-        async for payloads in reads:
-            batch: list[Generated] = []
-            failure: EngineError | None = None
-            done = False
-            try:
-                done = read(payloads, batch)
-            except EngineError as error:
-                failure = error
-            # Also without anything to tell: the engine lives.
-            yield batch
-            if failure is not None:
-                raise failure
-            if done:
-                return
+
+    def take(payloads: list[bytes]) -> bool:
+        batch: list[Generated] = []
+        try:
+            whole = read(payloads, batch)
+        except EngineError:
+            tell(batch)
+            raise
+        # Also without anything to tell: the engine lives.
+        tell(batch)
+        return whole
+
+    return take

@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenwire.domain.cursor import Channel
+from tokenwire.domain.errors import EngineError
 from tokenwire.domain.events import FinishReason
-from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Totals
+from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt, PromptRead, Tell, Totals
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Token, Tokenizer
 from tokenwire.engines.status import EngineState, ModelInfo, Status
@@ -128,7 +129,7 @@ class ScriptedEngine:
         """Returns the same for every request."""
         return self.default_max_tokens
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Plays the script."""
         self.started += 1
         self.running += 1
@@ -136,7 +137,7 @@ class ScriptedEngine:
             for step in self._script(job):
                 match step:
                     case Emit(batch):
-                        yield list(batch)
+                        tell(list(batch))
                     case Pause(None):
                         await asyncio.get_running_loop().create_future()
                     case Pause(seconds):
@@ -147,7 +148,10 @@ class ScriptedEngine:
                         raise error
                     case Cut():
                         return
-        except (GeneratorExit, asyncio.CancelledError):
+        except EngineError:
+            raise
+        except BaseException:
+            # Cancelled, or `tell` has enough.
             self.stopped += 1
             raise
         finally:

@@ -14,14 +14,18 @@ from httpx_aiohttp import AiohttpTransport
 
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.engines.connections import session
+from tokenwire.engines.exchange import MAX_ERROR_BYTES, Exchange, Inbox
 from tokenwire.engines.failure import NOT_JSON, cut, garbled, refusal, retry_after, silent, unreachable
-from tokenwire.engines.framing import EventSplitter, LineSplitter
+from tokenwire.engines.framing import EVENTS, Framing
 
-MAX_ERROR_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 _LARGE_BYTES = 256 * 1024
-# llama.cpp hangs up after a stream without having said so: the next request would be written to a dead connection.
-_CLOSE = {"connection": "close"}
+# Reads that wait for a reader before the engine has to.
+_READS_AHEAD = 64
+_NONE: Mapping[str, str] = {}
+
+# Takes the payloads of one read, and returns whether the answer is whole.
+ReadPayloads = Callable[[list[bytes]], bool]
 
 # What goes wrong on the wire. httpx-aiohttp maps only some of aiohttp's errors to httpx's; the rest come as they are.
 _BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
@@ -31,8 +35,8 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, 
 class Upstream:
     """One engine's HTTP endpoint.
 
-    httpx on the aiohttp transport: httpx's own transport costs 40 us a token more, and its pool is stuck for ever after
-    cancels at the wrong moment (encode/httpcore#1093).
+    Streams go over exchange.py, plain replies over httpx on the aiohttp transport: the pool of httpx's own transport is
+    stuck for ever after cancels at the wrong moment (encode/httpcore#1093).
 
     Args:
         url: the base address, without a trailing slash.
@@ -57,7 +61,17 @@ class Upstream:
             headers["authorization"] = f"Bearer {api_key}"
         tls = httpx.create_ssl_context()
         self._reply_timeout = reply_timeout
+        self._connect_timeout = connect_timeout
         self._wall = wall
+        parts = httpx.URL(url)
+        self._host = parts.host
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = tls if parts.scheme == "https" else None
+        self._server_name = parts.host if self._tls is not None else None
+        self._base = parts.raw_path.decode("ascii").rstrip("/")
+        # llama.cpp hangs up after a stream without having said so: the next request would meet a dead connection.
+        told = {"host": parts.netloc.decode("ascii"), "content-type": "application/json", "connection": "close"}
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in (told | headers).items())
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=headers,
@@ -87,43 +101,84 @@ class Upstream:
         """Returns the JSON reply of a POST; `patient` waits without a limit, for a whole answer of a model."""
         return await self._reply("POST", path, body, None if patient else self._reply_timeout)
 
-    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[bytes], None]:
-        """Posts and yields the data payloads of the reply's server-sent events, those of one read at a time.
+    async def tell(
+        self,
+        path: str,
+        body: dict[str, Any],
+        read: ReadPayloads,
+        headers: Mapping[str, str] = _NONE,
+        framing: Framing = EVENTS,
+    ) -> None:
+        """Posts and calls `read` with the payloads of the reply's stream, those of one read at a time.
 
-        Ends when the engine closes the stream, wherever that is: the caller knows the terminator. Closing the generator
-        closes the connection, which is how engines learn that nobody listens.
+        Returns when `read` says that the answer is whole, or when the engine closes the stream, wherever that is: the
+        caller knows the terminator. What `read` raises is raised. `headers` go with the request.
         """
-        async with aclosing(self._stream(path, body, EventSplitter(), "text/event-stream")) as reads:
-            async for payloads in reads:
-                yield payloads
+        splitter = framing.splitter()
 
-    async def lines(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[bytes], None]:
-        """As `events`, for a reply of one JSON value a line."""
-        async with aclosing(self._stream(path, body, LineSplitter(), "application/x-ndjson")) as reads:
-            async for payloads in reads:
-                yield payloads
+        def take(chunk: bytes) -> bool:
+            payloads = splitter.feed(chunk)
+            return bool(payloads) and read(payloads)
 
-    async def _stream(
-        self, path: str, body: dict[str, Any], splitter: EventSplitter | LineSplitter, media_type: str
-    ) -> AsyncGenerator[list[bytes], None]:
-        answered = False
+        exchange = Exchange(self._request(path, body, headers), framing.media_type, take, self._wall)
         try:
-            async with self._client.stream("POST", path, **_content(body, _CLOSE)) as reply:
-                answered = True
-                await self._accept(reply)
-                if not _is_stream(reply, media_type):
-                    raise EngineError(
-                        Code.UNAVAILABLE, "UPSTREAM_PROTOCOL", "the engine did not answer with a stream", retryable=True
-                    )
-                async with aclosing(_generator(reply.aiter_raw())) as chunks:
-                    async for chunk in chunks:
-                        payloads = splitter.feed(chunk)
-                        if payloads:
-                            yield payloads
-        except _BROKEN as error:
-            raise _lost(error, answered) from error
+            await self._connect(exchange)
+            await exchange.done
+        finally:
+            exchange.close()
         if splitter.unfinished:
             raise cut()
+
+    async def events(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] = _NONE, framing: Framing = EVENTS
+    ) -> AsyncGenerator[list[bytes], None]:
+        """As `tell`, for a reader that waits in between: yields the payloads of one read at a time.
+
+        Ends when the engine closes the stream. Closing the generator closes the connection, which is how engines learn
+        that nobody listens.
+        """
+        splitter, inbox = framing.splitter(), Inbox()
+
+        def take(chunk: bytes) -> bool:
+            if inbox.put(chunk) > _READS_AHEAD:
+                exchange.pause()
+            return False
+
+        exchange = Exchange(self._request(path, body, headers), framing.media_type, take, self._wall)
+        exchange.done.add_done_callback(lambda _: inbox.wake())
+        try:
+            await self._connect(exchange)
+            while True:
+                over = exchange.done.done()
+                for chunk in inbox.take():
+                    payloads = splitter.feed(chunk)
+                    if payloads:
+                        yield payloads
+                if over:
+                    exchange.done.result()
+                    break
+                if inbox.empty and not exchange.done.done():
+                    exchange.resume()
+                    await inbox.wait()
+        finally:
+            exchange.close()
+        if splitter.unfinished:
+            raise cut()
+
+    async def _connect(self, exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: exchange, self._host, self._port, ssl=self._tls, server_hostname=self._server_name
+                )
+        except (OSError, ValueError) as error:
+            raise unreachable() from error
+
+    def _request(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> bytes:
+        content = msgspec.json.encode(body)
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"POST {self._base}{path} HTTP/1.1\r\n{self._head}{more}content-length: {len(content)}\r\n\r\n"
+        return head.encode("latin-1") + content
 
     async def _reply(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> Any:
         received = await self._content(method, path, body, limit)
@@ -136,7 +191,7 @@ class Upstream:
 
     async def _content(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> bytes:
         answered = False
-        content = {} if body is None else _content(body, {})
+        content = {} if body is None else _content(body)
         try:
             # One limit for the whole: a limit for each read would let a trickle of bytes hold the caller for ever.
             async with (
@@ -157,9 +212,9 @@ class Upstream:
             raise refusal(reply.status_code, await _read(reply, MAX_ERROR_BYTES), wait=wait)
 
 
-def _content(body: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any]:
+def _content(body: dict[str, Any]) -> dict[str, Any]:
     encoded = msgspec.json.encode(body)
-    headers = {"content-type": "application/json", **extra}
+    headers = {"content-type": "application/json"}
     if len(encoded) <= _LARGE_BYTES:
         return {"content": encoded, "headers": headers}
     # aiohttp warns of large bodies in one piece. With their length they are not sent in chunks.
@@ -169,12 +224,6 @@ def _content(body: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any]:
 async def _slices(content: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(content), _LARGE_BYTES):
         yield content[start : start + _LARGE_BYTES]
-
-
-def _is_stream(reply: httpx.Response, media_type: str) -> bool:
-    kind: str = reply.headers.get("content-type", "")
-    encoding: str = reply.headers.get("content-encoding", "identity")
-    return kind.lower().startswith(media_type) and encoding.lower() == "identity"
 
 
 def _lost(error: Exception, answered: bool) -> EngineError:

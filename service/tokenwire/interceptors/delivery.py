@@ -1,6 +1,6 @@
 """Installs the reader's view on the call."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tokenwire.delivery.view import check_delivery
@@ -18,8 +18,8 @@ class DeliveryOptions:
     def __init__(self, read: Callable[[Any], Delivery]) -> None:
         self._read = read
 
-    async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
+    def around(self, request: Any, call: Call, proceed: Handler) -> Awaitable[Any]:
         """Serves the call."""
         call.delivery = self._read(request)
         check_delivery(call.delivery)
-        return await proceed(request, call)
+        return proceed(request, call)

@@ -1,5 +1,6 @@
 """One shape for every interceptor and every arity."""
 
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from tokenwire.transport.call import Call, Handler
@@ -8,7 +9,7 @@ from tokenwire.transport.call import Call, Handler
 class Interceptor(Protocol):
     """Stands around a handler. Ordinary try/except/finally, timeouts and context variables are all fine inside."""
 
-    async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
+    def around(self, request: Any, call: Call, proceed: Handler) -> Awaitable[Any]:
         """Serves the call by awaiting `proceed(request, call)`, at most once, and returns its answer."""
         ...
 
@@ -21,7 +22,8 @@ def stacked(handler: Handler, interceptors: tuple[Interceptor, ...]) -> Handler:
 
 
 def _layer(interceptor: Interceptor, inner: Handler) -> Handler:
-    async def layer(request: Any, call: Call) -> Any:
-        return await interceptor.around(request, call, inner)
+    # No coroutine of its own: every message resumes all that stand between the transport and the servicer.
+    def layer(request: Any, call: Call) -> Awaitable[Any]:
+        return interceptor.around(request, call, inner)
 
     return layer

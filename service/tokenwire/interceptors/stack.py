@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Tracer
 
 from tokenwire.domain.request import Delivery
+from tokenwire.interceptors.admission import Admission
 from tokenwire.interceptors.delivery import DeliveryOptions
 from tokenwire.interceptors.guard import Guard
 from tokenwire.interceptors.interceptor import Interceptor
@@ -14,7 +16,17 @@ from tokenwire.interceptors.validation import Validation
 
 
 def stack(
-    tracer: Tracer, monotonic: Callable[[], float], read_delivery: Callable[[Any], Delivery]
+    tracer: Tracer,
+    monotonic: Callable[[], float],
+    admission: Admission,
+    read_delivery: Callable[[Any], Delivery],
+    rpc_duration: Histogram | None = None,
 ) -> tuple[Interceptor, ...]:
     """Returns the interceptors that every RPC passes."""
-    return (Guard(), Telemetry(tracer, monotonic), Validation(), DeliveryOptions(read_delivery))
+    return (
+        Guard(),
+        Telemetry(tracer, monotonic, rpc_duration),
+        admission,
+        Validation(),
+        DeliveryOptions(read_delivery),
+    )

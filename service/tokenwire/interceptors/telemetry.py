@@ -1,15 +1,19 @@
-"""One line in the log and one span for each RPC."""
+"""One line in the log, one span and one measurement for each RPC."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry import trace
+from opentelemetry.metrics import Histogram
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.telemetry import names
+from tokenwire.telemetry.logs import bound
+from tokenwire.telemetry.propagation import remote_context
+from tokenwire.telemetry.words import Words, is_reason
 from tokenwire.transport.call import AbortedError, Call, ClientGoneError, Handler
 
 _log = structlog.get_logger()
@@ -26,20 +30,31 @@ _FAULTS = frozenset(
 
 
 class Telemetry:
-    """Says of each RPC how it ended and how long it took."""
+    """Says of each RPC how it ended and how long it took.
 
-    def __init__(self, tracer: Tracer, monotonic: Callable[[], float]) -> None:
+    Args:
+        tracer: makes the spans.
+        monotonic: seconds that never go back.
+        duration: is told how long each RPC took.
+    """
+
+    def __init__(self, tracer: Tracer, monotonic: Callable[[], float], duration: Histogram | None = None) -> None:
         self._tracer = tracer
         self._monotonic = monotonic
+        self._duration = duration
+        self._reasons = Words(is_reason)
 
     async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
         """Serves the call inside its span."""
+        method = call.method.removeprefix("/")
         span = self._tracer.start_span(
-            call.method.removeprefix("/"),
-            context=propagate.extract(call.metadata),
+            names.SPAN_UNKNOWN_RPC if method == names.OTHER else method,
+            context=remote_context(call.metadata),
             kind=SpanKind.SERVER,
-            attributes={names.RPC_SYSTEM: "grpc", names.RPC_METHOD: call.method.removeprefix("/")},
+            attributes={names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method, names.RPC_ID: call.context.rpc_id},
         )
+        # Each RPC is a task of its own; so is what it begins, such as its run, whose lines then tell it too.
+        bound(call.context.rpc_id, span.get_span_context())
         code, reason = Code.OK, ""
         granted = call.time_remaining
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
@@ -62,24 +77,40 @@ class Telemetry:
                 code = Code.INTERNAL
                 raise
             finally:
-                span.set_attribute(names.RPC_STATUS, code.name)
-                if code in _FAULTS:
-                    span.set_status(Status(StatusCode.ERROR))
-                    span.set_attribute(names.ERROR_TYPE, reason or code.name)
-                self._line(call, code, reason, trace.format_trace_id(span.get_span_context().trace_id))
+                seconds = self._monotonic() - call.context.received_at
+                if span.is_recording():
+                    _end(span, code, reason)
+                if self._duration is not None:
+                    self._measure(self._duration, method, code, reason, seconds)
+                _line(call, code, reason, seconds, span)
 
-    def _line(self, call: Call, code: Code, reason: str, trace_id: str) -> None:
-        write = _log.debug if call.method.startswith(_QUIET) else _log.info
-        write(
-            "rpc",
-            method=call.method,
-            code=code.name,
-            reason=reason or None,
-            ms=round((self._monotonic() - call.context.received_at) * 1000, 1),
-            messages=call.messages,
-            rpc_id=call.context.rpc_id,
-            trace_id=trace_id,
-        )
+    def _measure(self, duration: Histogram, method: str, code: Code, reason: str, seconds: float) -> None:
+        labels = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method, names.RPC_STATUS: code.name}
+        if code in _FAULTS:
+            labels[names.ERROR_TYPE] = self._reasons.label(reason) if reason else code.name
+        duration.record(seconds, labels)
+
+
+def _end(span: Span, code: Code, reason: str) -> None:
+    span.set_attribute(names.RPC_STATUS, code.name)
+    if code in _FAULTS:
+        span.set_status(Status(StatusCode.ERROR))
+        span.set_attribute(names.ERROR_TYPE, reason or code.name)
+
+
+def _line(call: Call, code: Code, reason: str, seconds: float, span: Span) -> None:
+    write = _log.debug if call.method.startswith(_QUIET) else _log.info
+    found = span.get_span_context()
+    write(
+        "rpc",
+        method=call.method,
+        code=code.name,
+        reason=reason or None,
+        ms=round(seconds * 1000, 1),
+        messages=call.messages,
+        rpc_id=call.context.rpc_id,
+        trace_id=trace.format_trace_id(found.trace_id) if found.is_valid else None,
+    )
 
 
 def _left(call: Call, granted: float | None) -> Code:

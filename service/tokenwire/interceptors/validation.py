@@ -1,5 +1,6 @@
 """Parses the requests and holds them to the rules in the .proto files."""
 
+from collections.abc import Awaitable
 from typing import Any, Self
 
 import protovalidate
@@ -14,10 +15,10 @@ MAX_VIOLATIONS = 20
 class Validation:
     """Hands on messages that parse and keep every rule, whether there is one or a stream of them."""
 
-    async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
+    def around(self, request: Any, call: Call, proceed: Handler) -> Awaitable[Any]:
         """Serves the call."""
         streamed = call.kind in (Kind.CLIENT_STREAM, Kind.BIDI)
-        return await proceed(_Held(request, call) if streamed else _held(request, call), call)
+        return proceed(_Held(request, call) if streamed else _held(request, call), call)
 
 
 def check_rules(message: Any) -> None:

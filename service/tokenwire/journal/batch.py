@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from tokenwire.domain.events import RunError, Usage
+from tokenwire.journal.waiters import Waiters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class BatchLog:
 
     def __init__(self) -> None:
         self._entries: list[BatchEntry] = []
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._waiters = Waiters()
 
     @property
     def head(self) -> int:
@@ -83,16 +84,8 @@ class BatchLog:
 
     def wake(self) -> None:
         """Wakes whoever waits."""
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.wake()
 
-    async def changed(self) -> None:
-        """Waits for the next wake-up."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+    def changed(self) -> asyncio.Future[None]:
+        """Returns a future that ends at the next wake-up."""
+        return self._waiters.wait()

@@ -63,6 +63,11 @@ class Journal(Protocol):
     durable: bool
     shared: bool
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory reserved or held in this process."""
+        ...
+
     def new_id(self) -> str:
         """Makes the id of a new run; nobody can guess it."""
         ...

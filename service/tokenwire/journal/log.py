@@ -10,6 +10,7 @@ from itertools import repeat
 
 from tokenwire.domain.cursor import Channel, Cursor
 from tokenwire.domain.events import ChannelEnd, ChoiceEnd, End, Marker, PromptTokens, TokenLogprob
+from tokenwire.journal.waiters import Waiters
 
 # Stands for a token whose id the engine did not tell; no vocabulary is that large.
 UNKNOWN_ID = 2**32 - 1
@@ -88,9 +89,9 @@ class RunLog:
         self.choice_ends: dict[int, ChoiceEnd] = {}
         self.dropped = False
         self.size = _record_size(())
+        self._waiters = Waiters()
         self._sink = sink
         self._by_channel: dict[Channel, ChannelLog] = {}
-        self._waiters: dict[asyncio.Future[None], None] = {}
 
     @property
     def closed(self) -> bool:
@@ -201,20 +202,11 @@ class RunLog:
 
     def notify(self) -> None:
         """Wakes the readers that wait."""
-        if self._waiters:
-            waiters, self._waiters = self._waiters, {}
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._waiters.wake()
 
-    async def changed(self) -> None:
-        """Waits until something is appended, or the text is dropped."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+    def changed(self) -> asyncio.Future[None]:
+        """Returns a future that ends when something is committed, or the text is dropped."""
+        return self._waiters.wait()
 
     def channel_ends(self) -> tuple[ChannelEnd, ...]:
         """Returns each channel's length and SHA-256, sorted by channel."""

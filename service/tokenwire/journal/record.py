@@ -23,6 +23,7 @@ class RunRecord:
         created_at: wall-clock seconds.
         max_duration: seconds from then to its end, at most.
         retention: seconds for which it is kept after its end.
+        traceparent: where it stands in a trace, as W3C writes it; empty: in none, or in a record of an older version.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class RunRecord:
     created_at: float
     max_duration: float
     retention: float
+    traceparent: str = ""
 
 
 class DamagedError(Exception):

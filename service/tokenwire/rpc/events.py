@@ -28,7 +28,7 @@ from tokenwire.v1 import cursor_pb2, event_pb2, finish_pb2
 
 def encode(message: object) -> bytes:
     """Serializes what a handler writes or returns: an Envelope, or a protobuf message."""
-    if isinstance(message, Envelope):
+    if type(message) is Envelope:
         return to_event(message).SerializeToString()
     assert isinstance(message, ProtoMessage)
     return message.SerializeToString()

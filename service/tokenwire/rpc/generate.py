@@ -21,7 +21,10 @@ class GenerateServicer:
     async def StreamGenerate(self, request: generate_service_pb2.GenerateRequest, call: Call) -> None:
         """Streams the run's events."""
         submission = from_generate(request)
-        await self._reader.stream(await self._submitter.submit(submission, call), submission.after, call)
+        run, after = await self._submitter.submit(submission, call), submission.after
+        # The stream may last for hours.
+        del request, submission
+        await self._reader.stream(run, after, call)
 
 
 class ChatServicer:
@@ -38,4 +41,6 @@ class ChatServicer:
     async def StreamChat(self, request: chat_service_pb2.ChatRequest, call: Call) -> None:
         """Streams the run's events."""
         submission = from_chat(request)
-        await self._reader.stream(await self._submitter.submit(submission, call), submission.after, call)
+        run, after = await self._submitter.submit(submission, call), submission.after
+        del request, submission
+        await self._reader.stream(run, after, call)

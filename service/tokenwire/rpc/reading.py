@@ -42,6 +42,7 @@ class Reader:
         """
         view = await self._view(run, after or START, call)
         with self._runs.reading(run) as reading:
+            reading.view = view
             stream = _Stream(run, view, call, self._resume_within(run))
             try:
                 with Watch(call, self._limits) as watch:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from tokenwire.dispatch.observer import Joining
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.errors import InvalidRequestError, NotFoundError
@@ -23,11 +24,15 @@ class RunServicer:
 
     async def AttachRun(self, request: run_service_pb2.AttachRunRequest, call: Call) -> None:
         """Streams a run from a cursor."""
-        await self._reader.stream(await self._find(request, call), from_cursor(request.after), call)
+        run, after = await self._find(request, call), from_cursor(request.after)
+        self._runs.observer.joins(run, Joining.ATTACH, after)
+        await self._reader.stream(run, after, call)
 
     async def WaitRun(self, request: run_service_pb2.WaitRunRequest, call: Call) -> run_pb2.RunResult:
         """Answers when the run has ended."""
-        return await self._reader.result(await self._find(request, call))
+        run = await self._find(request, call)
+        self._runs.observer.joins(run, Joining.WAIT, None)
+        return await self._reader.result(run)
 
     async def GetRun(self, request: run_service_pb2.GetRunRequest, call: Call) -> run_pb2.Run:
         """Tells of a run."""

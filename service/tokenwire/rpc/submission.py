@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tokenwire.dispatch.fields import check_fields, refused_field
 from tokenwire.dispatch.fleet import Fleet
+from tokenwire.dispatch.observer import Joining
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START
@@ -82,6 +83,7 @@ class Submitter:
     async def _submit(self, submission: Submission, call: Call) -> Run:
         async with self._runs.claim(submission, call.context) as existing:
             if existing is not None:
+                self._runs.observer.joins(existing, Joining.SUBMIT, submission.after)
                 return existing
             self._runs.refuse_while_draining()
             streamed = call.kind is Kind.SERVER_STREAM

@@ -24,6 +24,10 @@ def _listen(address: str) -> str:
     return address
 
 
+def _optional_listen(address: str) -> str:
+    return _listen(address) if address else ""
+
+
 def _url(url: str) -> str:
     return checked_url(url) if url else ""
 
@@ -78,6 +82,13 @@ def _key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _metrics_exporter(text: str) -> str:
+    names = sorted({name.strip().lower() for name in text.split(",")})
+    if names not in ([one] for one in ("auto", "none", "otlp", "prometheus")) and names != ["otlp", "prometheus"]:
+        raise ValueError("no exporter")
+    return ",".join(names)
+
+
 def _engines(items: object) -> object:
     # JSON and TOML know lists only.
     return tuple(items) if isinstance(items, list) else items
@@ -88,11 +99,20 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False
 ListenAddress = Annotated[
     str, AfterValidator(_listen), Wording(wanted="host:port or [::1]:port, with a port of at most 65535")
 ]
+OptionalListenAddress = Annotated[
+    str, AfterValidator(_optional_listen), Wording(wanted="host:port or [::1]:port, with a port of at most 65535")
+]
 Url = Annotated[str, AfterValidator(_url), Wording(wanted=URL_WANTED)]
 FilePath = Annotated[str, AfterValidator(_file), Wording(wanted="the path of a file")]
 FolderPath = Annotated[Path, BeforeValidator(_folder), Wording(wanted="the path of a folder")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)]
+OtlpProtocol = Annotated[Literal["http/protobuf", "grpc"], BeforeValidator(_lower)]
+SignalProtocol = Annotated[Literal["same", "http/protobuf", "grpc"], BeforeValidator(_lower)]
+TracesExporter = Annotated[Literal["auto", "otlp", "none"], BeforeValidator(_lower)]
+MetricsExporter = Annotated[
+    str, AfterValidator(_metrics_exporter), Wording(wanted="auto, none, otlp, prometheus, or otlp,prometheus")
+]
 JournalPlace = Annotated[str, AfterValidator(_journal), Wording(wanted=JOURNAL_WANTED)]
 JournalSync = Annotated[Literal["never", "interval", "always"], BeforeValidator(_lower)]
 JournalOutage = Annotated[Literal["continue", "fail"], BeforeValidator(_lower)]

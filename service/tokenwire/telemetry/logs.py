@@ -2,10 +2,27 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
+from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
+
+from tokenwire.telemetry.tracebacks import told_info, write_told
+
+# They tell the address of every request from level info on.
+_TELLTALES = ("httpx", "httpcore", "aiohttp.access")
+
+
+def bound(rpc_id: str, context: SpanContext) -> None:
+    """From now on each line of this task, and of what it begins, tells the RPC and its trace.
+
+    Also those that libraries write. A task ends, and its variables with it.
+    """
+    ids = {"rpc_id": rpc_id}
+    if context.is_valid:
+        ids |= {"trace_id": format_trace_id(context.trace_id), "span_id": format_span_id(context.span_id)}
+    structlog.contextvars.bind_contextvars(**ids)
 
 
 def configure_logs(*, level: str, log_format: str) -> None:
@@ -33,23 +50,31 @@ def configure_logs(*, level: str, log_format: str) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _first_line],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     libraries = logging.INFO if number <= logging.DEBUG else max(number, logging.WARNING)
     logging.basicConfig(handlers=[handler], level=libraries, force=True)
+    for name in _TELLTALES:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _console() -> list[Callable[..., Any]]:
-    # The default traceback of a terminal shows local variables: prompts and keys.
-    return [
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-    ]
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=write_told)]
 
 
 def _json() -> list[Callable[..., Any]]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    return [
+        structlog.processors.ExceptionRenderer(told_info),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
+
+
+def _first_line(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leaves out what libraries tell below their first line: asyncio shows tasks there, with errors and files."""
+    event["event"] = str(event["event"]).partition("\n")[0]
+    return event
 
 
 class _StandardError:

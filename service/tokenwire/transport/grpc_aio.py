@@ -22,6 +22,8 @@ from tokenwire.transport.grpc_reset import Resets
 MAX_MESSAGE_BYTES = 500
 DETAILS_KEY = "grpc-status-details-bin"
 SEND_MAX = "grpc.max_send_message_length"
+# Stands for every method that is none: what clients call is not repeated.
+UNKNOWN_METHOD = "/_OTHER"
 
 # Subscripted in the type stubs alone.
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -56,6 +58,8 @@ def server_options(
         # Calls that arrive faster than the event loop takes them: above 1000, by default, some end as CANCELLED.
         ("grpc.server.max_pending_requests", 100_000),
         ("grpc.server.max_pending_requests_hard_limit", 100_000),
+        # And however few it takes: those that have waited for 30 s, by default, end as CANCELLED as well.
+        ("grpc.server_max_unrequested_time_in_server", 300),
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", int(keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", ping_timeout_ms),
@@ -88,6 +92,7 @@ class GrpcCall:
         self.delivery = Delivery()
         self.messages = 0
         self.grpc_context = context
+        self._write = context.write
         self._encode = encode
 
     @property
@@ -108,7 +113,7 @@ class GrpcCall:
             if not self.messages:
                 # Else they go with the first message, and if that gets stuck, no status can be sent.
                 await self.grpc_context.send_initial_metadata(())
-            await self.grpc_context.write(data)
+            await self._write(data)
         except (aio.InternalError, aio.UsageError) as error:
             raise ClientGoneError from error
         self.messages += 1
@@ -172,7 +177,11 @@ class GrpcServer:
         self._encode_error = encode_error
         self._new_context = new_context
         self._foreign: dict[str, RpcHandler] = {}
+        # Their messages are bytes already; a library's coroutine writes messages to the context itself.
         self._own = {endpoint.method: self._method(endpoint) for endpoint in endpoints}
+        # One for all: what clients make up leaves nothing behind.
+        none = Endpoint(method=UNKNOWN_METHOD, kind=Kind.BIDI, parse=bytes, handler=_unknown)
+        self.unknown = self._method(none, None)
         self.grpc_server = aio.server(interceptors=[_Library(self)], options=list(options))
         self.grpc_server.add_generic_rpc_handlers([_Own(self._own)])
 
@@ -201,10 +210,10 @@ class GrpcServer:
             kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
             parse = handler.request_deserializer or bytes
             endpoint = Endpoint(method=method, kind=kind, parse=parse, handler=_adapted(handler))
-            found = self._foreign[method] = self._method(endpoint)
+            found = self._foreign[method] = self._method(endpoint, self._serialized)
         return found
 
-    def _method(self, endpoint: Endpoint) -> RpcHandler:
+    def _method(self, endpoint: Endpoint, serializer: Callable[[object], bytes] | None = None) -> RpcHandler:
         streams = endpoint.kind in (Kind.SERVER_STREAM, Kind.BIDI)
         # Inside the layers, so that an answer which cannot be encoded is a bug like any other.
         handler = self._layered(endpoint.handler if streams else self._encoded(endpoint.handler))
@@ -242,8 +251,7 @@ class GrpcServer:
             Kind.CLIENT_STREAM: grpc.stream_unary_rpc_method_handler,
             Kind.BIDI: grpc.stream_stream_rpc_method_handler,
         }[endpoint.kind]
-        # A library's coroutine writes messages to the context itself; ours are bytes already.
-        method: RpcHandler = make(serve, request_deserializer=None, response_serializer=self._serialized)
+        method: RpcHandler = make(serve, request_deserializer=None, response_serializer=serializer)
         return method
 
     def _encoded(self, handler: Handler) -> Handler:
@@ -289,6 +297,10 @@ _Abort: TypeAlias = tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]
 
 _STATUS = {code: next(one for one in grpc.StatusCode if one.value[0] == code) for code in Code}
 _CODES = {status: code for code, status in _STATUS.items()}
+
+
+async def _unknown(request: Any, call: Any) -> None:
+    raise TokenwireError(Code.UNIMPLEMENTED, "METHOD_UNKNOWN", "the server has no such method")
 
 
 def _adapted(handler: Any) -> Handler:
@@ -338,7 +350,7 @@ class _Own(grpc.GenericRpcHandler):
 
 
 class _Library(aio.ServerInterceptor):
-    """Catches the handlers that libraries registered themselves."""
+    """Catches the handlers that libraries registered themselves, and calls of methods that nobody has."""
 
     def __init__(self, server: GrpcServer) -> None:
         self._server = server
@@ -350,6 +362,8 @@ class _Library(aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or self._server.owns(method):
+        if handler is None:
+            return self._server.unknown
+        if self._server.owns(method):
             return handler
         return self._server.library(method, handler)

@@ -41,13 +41,14 @@ def test_away_from_a_terminal_each_line_is_json(log_format: str) -> None:
     assert (made["event"], made["level"], made["name"], made["n"]) == ("made", "info", "ça", 2)
     assert made["timestamp"].endswith("Z")
     assert (beware["event"], beware["level"], beware["logger"]) == ("beware of dogs", "warning", "library")
-    assert "ValueError: broken" in bug["exception"]
+    assert bug["exception"] == "  <string>:14 in <module>\n  <string>:12 in fail\nValueError"
 
 
 def test_console_lines_are_for_people() -> None:
     text = logged("info", "console")
     assert "[info     ] made " in text
-    assert "ValueError: broken" in text
+    assert "in fail\nValueError\n" in text
+    assert "broken" not in text
     assert "{" not in text
 
 

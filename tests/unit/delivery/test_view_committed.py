@@ -142,7 +142,7 @@ def test_text_that_is_dropped_between_two_messages_is_out_of_range() -> None:
     log = RunLog()
     log.append_text(Channel(), "x" * 100_000, 0)
     log.wake()
-    messages = View(log).take()
+    messages = iter(View(log).take())
     assert isinstance(next(messages).event, Delta)
     log.drop()
     with pytest.raises(TokenwireError) as caught:

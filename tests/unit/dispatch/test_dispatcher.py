@@ -1,7 +1,6 @@
 """Whatever an engine does, its run ends, once, and says how."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError, Violation
 from tokenwire.domain.events import Continuation, Dispatched, End, FinishReason
-from tokenwire.domain.generation import Generated, Job, Piece, PromptRead
+from tokenwire.domain.generation import Job, Piece, PromptRead, Tell
 from tokenwire.domain.request import Constraint, Limits, Sampling, Stopping
 from tokenwire.engines.scripted import Cut, Emit, Fail, Pause, ScriptedEngine, Step
 from tokenwire.engines.support import Cell, Support
@@ -194,11 +193,11 @@ async def test_a_run_that_outgrows_the_journal_is_cut_with_a_clear_reason() -> N
 class Clinging(ScriptedEngine):
     """Its generator does not want to close."""
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Writes one token, and then clings."""
         self.running += 1
         try:
-            yield [Piece(channel=Channel(), text="a", token_ids=(1,))]
+            tell([Piece(channel=Channel(), text="a", token_ids=(1,))])
             await asyncio.sleep(5)
         finally:
             try:
@@ -226,9 +225,9 @@ class Stubborn(ScriptedEngine):
         super().__init__()
         self.let_go = asyncio.Event()
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Writes one token, and then does not listen."""
-        yield [Piece(channel=Channel(), text="a", token_ids=(1,))]
+        tell([Piece(channel=Channel(), text="a", token_ids=(1,))])
         while not self.let_go.is_set():
             with suppress(asyncio.CancelledError):
                 await self.let_go.wait()
@@ -265,10 +264,10 @@ async def test_an_engine_that_is_slow_to_close_has_answered_all_the_same() -> No
 class Slow(ScriptedEngine):
     """Writes more than it was asked for, and closes after the stall limit."""
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Writes two tokens."""
         try:
             for text in ("a", "b"):
-                yield [Piece(channel=Channel(), text=text, token_ids=(1,))]
+                tell([Piece(channel=Channel(), text=text, token_ids=(1,))])
         finally:
             await asyncio.sleep(100)

@@ -11,7 +11,7 @@ from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.tries import Failover
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError, TokenwireError
 from tokenwire.domain.events import Continuation, Dispatched, FinishReason
-from tokenwire.domain.generation import Job, Prompt
+from tokenwire.domain.generation import Job, Prompt, Tell
 from tokenwire.domain.request import FailoverPolicy, Limits, RunOptions, Stopping, Submission
 from tokenwire.engines.engine import Token
 from tokenwire.engines.failure import overloaded, refusal, unreachable
@@ -214,11 +214,11 @@ def job_of(text: str) -> Job:
 @pytest.mark.asyncio
 async def test_an_engine_that_hangs_while_it_is_given_up_holds_nothing_up() -> None:
     class Clinging(ScriptedEngine):
-        async def generate(self, job: Job) -> Any:
+        async def generate(self, job: Job, tell: Tell) -> None:
             self.started += 1
             try:
                 for step in ToyModel().steps(job, 4)[:-1]:
-                    yield list(step.batch)  # type: ignore[union-attr]
+                    tell(list(step.batch))  # type: ignore[union-attr]
                 await asyncio.sleep(1000)
             finally:
                 await asyncio.sleep(1000)

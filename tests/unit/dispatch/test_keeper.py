@@ -70,7 +70,7 @@ def sharing(house: House) -> SharedJournal:
     """Gives a house a journal that other processes share."""
     journal = SharedJournal(house.journal_bytes)
     house.journal = journal
-    house.runs._journal = house.runs._presence._journal = house.runs._dispatcher._journal = journal
+    house.runs._journal = house.runs.presence._journal = house.runs._dispatcher._journal = journal
     return journal
 
 

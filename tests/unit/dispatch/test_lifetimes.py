@@ -1,14 +1,13 @@
 """How long a run lives: readers, grace, limits, cancels, retention, shutdown."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 import pytest
 
 from tokenwire.dispatch.run import Run, StopCause
 from tokenwire.domain.errors import Code, EngineError, NotFoundError, TokenwireError
 from tokenwire.domain.events import FinishReason
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Job, Tell
 from tokenwire.domain.request import Limits
 from tokenwire.engines.scripted import Fail, Pause, ScriptedEngine
 from unit.dispatch.house import House, asked, engine, say, stop, text_comes, text_of
@@ -142,13 +141,12 @@ async def test_the_first_cause_of_a_stop_counts() -> None:
 class Failing(ScriptedEngine):
     """Its connection breaks when it is closed."""
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
+    async def generate(self, job: Job, tell: Tell) -> None:
         """Waits, and fails when it is told to stop."""
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             raise self.error from None
-        yield []
 
     def __init__(self, error: Exception) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.generation import Job, Prompt
 from tokenwire.domain.request import Submission
 from tokenwire.engines.aliased import AliasedEngine
@@ -32,7 +33,7 @@ async def test_requests_reach_the_engine_by_its_own_name() -> None:
     engine = AliasedEngine(spy, "shared")
     engine.vet(Submission(model="shared"))
     job = Job(run_id="r", model="shared", submission=Submission(model="shared", prompt="hi"), prompt=Prompt())
-    async with aclosing(engine.generate(job)) as batches:
+    async with aclosing(told_by(engine, job)) as batches:
         steps = [batch async for batch in batches]
     assert len(steps) == len([one for one in words("a b") if isinstance(one, Emit)])
     assert spy.asked == ["own/Model"] * 3

@@ -1,17 +1,16 @@
 """What engines behind HTTP have in common."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 import pytest
 
 from tokenwire.app import SYSTEM_CLOCK
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import Generated, Job, Piece
+from tokenwire.domain.generation import Generated, Job, Piece, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import garbled, unreachable
-from tokenwire.engines.remote import RemoteEngine, batches
+from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.status import EngineState, ModelInfo
 
 
@@ -39,8 +38,8 @@ class Remote(RemoteEngine):
     def vet(self, submission: Submission) -> None:
         pass
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        yield []
+    async def generate(self, job: Job, tell: Tell) -> None:
+        tell([])
 
 
 A, B = ModelInfo("a", 10), ModelInfo("b", 20)
@@ -95,18 +94,7 @@ async def test_what_was_left_is_finished_before_the_engine_is_closed_and_nothing
     assert done == ["first"]
 
 
-@pytest.mark.asyncio
-async def test_text_of_the_read_in_which_a_stream_fails_comes_before_the_failure_and_the_reads_are_closed() -> None:
-    closed: list[bool] = []
-
-    async def reads() -> AsyncGenerator[list[bytes], None]:
-        try:
-            yield [b"a"]
-            yield [b"b", b"!"]
-            yield [b"never"]
-        finally:
-            closed.append(True)
-
+def test_text_of_the_read_in_which_a_stream_fails_is_told_before_the_failure() -> None:
     def read(payloads: list[bytes], into: list[Generated]) -> bool:
         for payload in payloads:
             if payload == b"!":
@@ -115,26 +103,14 @@ async def test_text_of_the_read_in_which_a_stream_fails_comes_before_the_failure
         return False
 
     seen: list[str] = []
-
-    async def follow() -> None:
-        async for batch in batches(reads(), read):
-            seen.append("".join(item.text for item in batch if isinstance(item, Piece)))  # noqa: PERF401 - what came before the failure counts
-
+    take = told(read, lambda batch: seen.append("".join(item.text for item in batch if isinstance(item, Piece))))
+    assert not take([b"a"])
     with pytest.raises(EngineError):
-        await follow()
-    assert (seen, closed) == (["a", "b"], [True])
+        take([b"b", b"!"])
+    assert seen == ["a", "b"]
 
 
-@pytest.mark.asyncio
-async def test_nothing_is_read_after_the_answer_is_whole() -> None:
-    closed: list[bool] = []
-
-    async def reads() -> AsyncGenerator[list[bytes], None]:
-        try:
-            yield [b"a"]
-            yield [b"never"]
-        finally:
-            closed.append(True)
-
-    assert [batch async for batch in batches(reads(), lambda payloads, into: payloads == [b"a"])] == [[]]
-    assert closed == [True]
+def test_a_read_that_tells_nothing_is_told_all_the_same_and_the_end_is_passed_on() -> None:
+    seen: list[list[Generated]] = []
+    assert told(lambda payloads, into: payloads == [b"a"], seen.append)([b"a"])
+    assert seen == [[]]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tokenwire.domain.errors import EngineError
+from tokenwire.engines.framing import EVENTS, LINES
 from tokenwire.engines.upstream import Upstream
 from unit.engines.scripted_http import LAST_CHUNK, STREAM_HEAD, always, chunk, serving
 
@@ -17,7 +18,7 @@ async def read(answer: bytes, *, as_lines: bool = True) -> list[bytes]:
     async with serving(always(answer)) as server:
         upstream = Upstream(server.url)
         try:
-            stream = upstream.lines("/api/chat", BODY) if as_lines else upstream.events("/api/chat", BODY)
+            stream = upstream.events("/api/chat", BODY, framing=LINES if as_lines else EVENTS)
             async with aclosing(stream) as reads:
                 return [line async for lines in reads for line in lines]
         finally:

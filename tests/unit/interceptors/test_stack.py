@@ -1,5 +1,6 @@
 """The order of the interceptors, and their one shape."""
 
+import random
 import time
 from typing import Any, cast
 
@@ -7,14 +8,16 @@ import pytest
 from opentelemetry.trace import NoOpTracer
 
 from tokenwire.domain.request import Delivery
+from tokenwire.interceptors.admission import Admission
 from tokenwire.interceptors.interceptor import stacked
 from tokenwire.interceptors.stack import stack
 from tokenwire.transport.call import Call, Handler
 
 
 def test_the_guard_is_outermost_and_nothing_is_read_before_it_is_validated() -> None:
-    order = [type(one).__name__ for one in stack(NoOpTracer(), time.monotonic, lambda _: Delivery())]
-    assert order == ["Guard", "Telemetry", "Validation", "DeliveryOptions"]
+    admission = Admission(1, rng=random.Random(0))
+    order = [type(one).__name__ for one in stack(NoOpTracer(), time.monotonic, admission, lambda _: Delivery())]
+    assert order == ["Guard", "Telemetry", "Admission", "Validation", "DeliveryOptions"]
 
 
 class Noting:

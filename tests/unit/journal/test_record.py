@@ -1,5 +1,8 @@
 """What is kept of a run beside its events is read back as it was, whatever the request."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,12 +87,23 @@ _records = st.builds(
     created_at=_floats,
     max_duration=_floats,
     retention=_floats,
+    traceparent=_words,
 )
 
 
 @given(_records)
 def test_any_request_is_read_back_as_it_was(one: RunRecord) -> None:
     assert decode_record(encode_record(one)) == one
+
+
+def test_a_record_of_a_version_without_traces_is_read_and_theirs_by_it() -> None:
+    kept = replace(record(), traceparent="00-1-2-01")
+    fields = msgspec.msgpack.decode(encode_record(kept))
+    del fields["traceparent"]
+    assert decode_record(msgspec.msgpack.encode(fields)) == replace(kept, traceparent="")
+    # The other way round: a version that does not know a field passes over it.
+    later = msgspec.msgpack.encode(fields | {"traceparent": kept.traceparent, "of_a_later_version": 1})
+    assert decode_record(later) == kept
 
 
 @given(_records, st.data())

@@ -1,14 +1,14 @@
 """The embedded llama.cpp as an engine."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
 
 from tokenwire.domain.context import Clock
 from tokenwire.domain.errors import Code, EngineError
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Tokenizer
 from tokenwire.engines.failure import cut
@@ -142,8 +142,8 @@ class LlamaCppEngine:
         """Returns the same for every request."""
         return self.default_max_tokens
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the child writes, one list a read. Closing the generator frees the slots."""
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the child writes. When it is cancelled it frees the slots."""
         submission = job.submission
         assert self.default_max_tokens is not None
         connection = self._connected()
@@ -162,20 +162,18 @@ class LlamaCppEngine:
             vocabulary=connection.vocabulary,
         )
         answer = Answer(job, body["n_predict"], connection, shape.layout)
-        async with aclosing(connection.upstream.events("/completion", body)) as reads:
+        async with aclosing(connection.upstream.events("/completion", body, job.headers)) as reads:
             async for payloads in reads:
                 self._answered(connection)
                 batch: list[Generated] = []
-                failure: EngineError | None = None
                 try:
                     await answer.read(payloads, batch)
-                except EngineError as error:
-                    failure = error
-                # The text that came in one read with the failure was written all the same.
+                except EngineError:
+                    # The text that came in one read with the failure was written all the same.
+                    tell(batch)
+                    raise
                 # Also without anything to tell: the engine lives.
-                yield batch
-                if failure is not None:
-                    raise failure
+                tell(batch)
                 if answer.done:
                     return
         raise cut()

@@ -1,17 +1,17 @@
 """Ollama as an engine."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import cut
+from tokenwire.engines.framing import LINES
 from tokenwire.engines.ollama.answer import Answer
 from tokenwire.engines.ollama.catalog import Catalog
 from tokenwire.engines.ollama.request import path_and_body, vet, vet_for
-from tokenwire.engines.remote import RemoteEngine, batches
+from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.status import ModelInfo
 
 
@@ -41,8 +41,8 @@ class OllamaEngine(RemoteEngine):
         if model is not None:
             vet_for(submission, model)
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the engine writes, one list a read. Closing the generator closes the connection."""
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the engine writes. When it is cancelled it closes the connection."""
         model = await self._catalog.model(job.model)
         vet_for(job.submission, model)
         path, body = path_and_body(job, model)
@@ -53,9 +53,7 @@ class OllamaEngine(RemoteEngine):
             return answer.done
 
         try:
-            async with aclosing(batches(self._upstream.lines(path, body), read)) as reads:
-                async for batch in reads:
-                    yield batch
+            await self._upstream.tell(path, body, told(read, tell), job.headers, LINES)
         except EngineError as error:
             if error.reason == "ENGINE_REFUSED":
                 # The model may be another one by now, without what the one that was known had.

@@ -1,9 +1,6 @@
 """Any OpenAI-compatible server as an engine."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import cut
 from tokenwire.engines.openai.answer import Answer
@@ -11,7 +8,7 @@ from tokenwire.engines.openai.logprobs import without_ids
 from tokenwire.engines.openai.models import served_models
 from tokenwire.engines.openai.request import COMPLETION_TOKENS_DEFAULT, endpoint_and_body
 from tokenwire.engines.openai.request import vet as vet_request
-from tokenwire.engines.remote import RemoteEngine, batches
+from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.status import ModelInfo
 
 
@@ -32,13 +29,13 @@ class OpenAIEngine(RemoteEngine):
         """Returns OpenAI's own limit of a completion."""
         return None if submission.messages else COMPLETION_TOKENS_DEFAULT
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the engine writes, one list a read. Closing the generator closes the connection."""
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the engine writes. When it is cancelled it closes the connection."""
         path, body = endpoint_and_body(job)
         asked = job.submission.output.logprobs
         answer = Answer(
             job.submission.n,
-            logprobs=None if asked is None else lambda told, _: without_ids(told, asked.top_n or 0),
+            logprobs=None if asked is None else lambda places, _: without_ids(places, asked.top_n or 0),
             stop=job.submission.stopping.stop,
         )
 
@@ -46,8 +43,6 @@ class OpenAIEngine(RemoteEngine):
             answer.read(payloads, into)
             return answer.done
 
-        async with aclosing(batches(self._upstream.events(path, body), read)) as reads:
-            async for batch in reads:
-                yield batch
+        await self._upstream.tell(path, body, told(read, tell), job.headers)
         if not answer.done:
             raise cut()

@@ -1,16 +1,14 @@
 """SGLang as an engine."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import cut, unreachable
-from tokenwire.engines.remote import RemoteEngine, batches
+from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.sglang import chat, request
 from tokenwire.engines.sglang.answer import Answer
 from tokenwire.engines.sglang.chat_answer import ChatAnswer
@@ -78,8 +76,8 @@ class SglangEngine(RemoteEngine):
         """Returns the limit of the native endpoint; the chat endpoint has none of its own."""
         return None if chat.needs_chat(submission, self.server) else self.server.default_max_tokens
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the engine writes, one list a read. Closing the generator aborts the request."""
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the engine writes. When it is cancelled it aborts the request."""
         submission, server, name = job.submission, self.server, self._unique()
         check_ids(submission, server)
         names: Sequence[str] = (name,)
@@ -97,12 +95,12 @@ class SglangEngine(RemoteEngine):
             return answer.done
 
         try:
-            async with aclosing(batches(self._upstream.events(path, body), read)) as reads:
-                async for batch in reads:
-                    yield batch
-        except (GeneratorExit, asyncio.CancelledError):
-            # SGLang also sees that the connection is closed, but not at once while it reads the prompt.
-            # Several choices may have got names of their own, and SGLang forgets the request's.
+            await self._upstream.tell(path, body, told(read, tell), job.headers)
+        except EngineError:
+            raise
+        except BaseException:
+            # Cancelled, or `tell` has enough. SGLang also sees that the connection is closed, but not at once while it
+            # reads the prompt. Several choices may have got names of their own, and SGLang forgets the request's.
             if not answer.done:
                 self.leave(self._abort([*names, *(own for own in answer.ids.values() if own not in names)]))
             raise

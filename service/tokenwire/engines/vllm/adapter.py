@@ -1,6 +1,5 @@
 """vLLM as an engine."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -9,16 +8,17 @@ from typing import Any
 import msgspec
 
 from tokenwire.domain.errors import EngineError, Violation
-from tokenwire.domain.generation import Generated, Job
+from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Tokenizer
 from tokenwire.engines.failure import cut
 from tokenwire.engines.openai.answer import Answer
 from tokenwire.engines.openai.models import infos, listed_models
 from tokenwire.engines.openai.request import CHAT_PATH
-from tokenwire.engines.remote import RemoteEngine, batches
+from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.status import Load, ModelInfo
 from tokenwire.engines.support import column
+from tokenwire.engines.upstream import ReadPayloads
 from tokenwire.engines.vllm.blame import blamed_field, constraint_refused
 from tokenwire.engines.vllm.logprobs import NamedLogprobs, prompt_logprobs
 from tokenwire.engines.vllm.metrics import load
@@ -83,8 +83,8 @@ class VllmEngine(RemoteEngine):
         """Returns vLLM's own limit of a completion."""
         return None if submission.messages else COMPLETION_TOKENS_DEFAULT
 
-    async def generate(self, job: Job) -> AsyncGenerator[list[Generated], None]:
-        """Yields what the engine writes, one list a read. Closing the generator stops the engine's work."""
+    async def generate(self, job: Job, tell: Tell) -> None:
+        """Tells what the engine writes. When it is cancelled it stops the engine's work."""
         submission, server = job.submission, self.server
         request_id = self._random()
         path, body = endpoint_and_body(job, server, request_id=request_id, own_salt=self._random())
@@ -99,36 +99,41 @@ class VllmEngine(RemoteEngine):
             context_window=self._window(job.model),
         )
         reader = Reader(answer, submission, server)
-        answering = self._whole if is_whole(submission) else self._stream
+        take = told(reader.read, tell)
         try:
-            async with aclosing(answering(path, body, submission, reader, logprobs)) as reads:
-                async for batch in reads:
-                    yield batch
-        except (GeneratorExit, asyncio.CancelledError):
-            # The closed connection says it already, where nothing in between holds it open.
-            if not answer.done and self._aborts and submission.sampling.beam_search is None:
-                self.leave(self._abort(_engine_id(path, request_id, server)))
-            raise
+            if is_whole(submission):
+                tell(await self._whole(path, body, submission, reader, logprobs))
+            elif logprobs is None:
+                await self._upstream.tell(path, body, take, job.headers)
+            else:
+                await self._learning(logprobs, self._upstream.events(path, body, job.headers), take)
         except EngineError as error:
             if _is_width_refused(error, submission):
                 raise _width_refused(error) from error
             if server.rust and not reader.wrote and error.reason == "ENGINE_FAILED":
                 await self._blame(body, submission, error)
             raise
+        except BaseException:
+            # Cancelled, or `tell` has enough. The closed connection says it already, where nothing holds it open.
+            if not answer.done and self._aborts and submission.sampling.beam_search is None:
+                self.leave(self._abort(_engine_id(path, request_id, server)))
+            raise
         if not answer.done:
             raise cut()
 
-    async def _stream(
-        self, path: str, body: dict[str, Any], _: Submission, reader: Reader, logprobs: NamedLogprobs | None
-    ) -> AsyncGenerator[list[Generated], None]:
-        events = self._upstream.events(path, body)
-        async with aclosing(batches(events if logprobs is None else logprobs.learning(events), reader.read)) as reads:
-            async for batch in reads:
-                yield batch
+    @staticmethod
+    async def _learning(logprobs: NamedLogprobs, reads: AsyncGenerator[list[bytes], None], take: ReadPayloads) -> None:
+        """Takes each read once the texts of its tokens are known."""
+        async with aclosing(reads):
+            async for payloads in reads:
+                for payload in payloads:
+                    await logprobs.learn(payload)
+                if take(payloads):
+                    return
 
     async def _whole(
         self, path: str, body: dict[str, Any], submission: Submission, reader: Reader, logprobs: NamedLogprobs | None
-    ) -> AsyncGenerator[list[Generated], None]:
+    ) -> list[Generated]:
         payload = msgspec.json.encode(await self._upstream.post(path, body, patient=True))
         if logprobs is not None:
             await logprobs.learn(payload)
@@ -138,7 +143,7 @@ class VllmEngine(RemoteEngine):
         if asked is not None:
             # After the tokens that they are about, before all text.
             batch.insert(1, await prompt_logprobs(payload, asked, self._vocabulary))
-        yield batch
+        return batch
 
     async def _blame(self, body: dict[str, Any], submission: Submission, error: EngineError) -> None:
         try:

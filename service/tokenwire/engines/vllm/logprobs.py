@@ -1,7 +1,6 @@
 """Log probabilities as vLLM tells them: tokens by their ids, whose texts are asked of its vocabulary."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -42,14 +41,6 @@ class NamedLogprobs:
             raise garbled() from error
         named = (name for choice in choices for place in places(choice.logprobs) for name in _names(place))
         self._texts |= await self._vocabulary.texts(token for name in named if (token := _id(name)) is not None)
-
-    async def learning(self, reads: AsyncGenerator[list[bytes], None]) -> AsyncGenerator[list[bytes], None]:
-        """Yields the reads as they are, each after its tokens' texts are known."""
-        async with aclosing(reads):
-            async for payloads in reads:
-                for payload in payloads:
-                    await self.learn(payload)
-                yield payloads
 
     def read(self, told: Sequence[Place], token_ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
         """Returns what the places tell; `token_ids` are the tokens there, if they are told."""

@@ -1,4 +1,7 @@
-"""Group commit: what runs got in one turn of the event loop is written as one entry, and then seen by their readers."""
+"""Group commit: what runs got in one turn of the event loop is written as one entry, and then seen by their readers.
+
+Where one turn soon follows the other, those of a millisecond are one: a write costs as much as ten tokens.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -17,6 +20,8 @@ _log = structlog.get_logger()
 
 # As much is moved to the last segment, or written after an outage, in one turn: the loop has other things to do.
 PORTION_BYTES = 2**20
+# From one write to the next. What comes after a pause is written at once.
+GATHER_SECONDS = 0.001
 
 
 class GroupCommit:
@@ -49,6 +54,7 @@ class GroupCommit:
         self._moving: dict[HeldRun, None] = {}
         self._forgotten: list[int] = []
         self._scheduled = False
+        self._next = 0.0
         # The last segment that was written to. Those before `_crowded` may be emptied for the disk; while that is
         # under way, or text was given up, it is untidy there.
         self._newest = 0
@@ -133,10 +139,12 @@ class GroupCommit:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
+            loop.call_later(max(0.0, self._next - loop.time()), self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._next = asyncio.get_running_loop().time() + GATHER_SECONDS
         if self.tape is None:
             self._publish()
         elif not self.tape.busy:

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.context import Clock
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt
@@ -60,7 +61,7 @@ def stream(*events: bytes) -> bytes:
 
 
 async def collect(engine: LlamaCppEngine, into: list[Generated], job: Job = TWO_CHOICES) -> None:
-    async with aclosing(engine.generate(job)) as batches:
+    async with aclosing(told_by(engine, job)) as batches:
         async for batch in batches:
             into += batch
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.ollama_stand_in import OllamaStandIn, ollama_stand_in
+from harness.telling import told_by
 from tokenwire.domain.context import Clock
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import TokenLogprob
@@ -69,7 +70,7 @@ async def running(**settings: Any) -> AsyncGenerator[tuple[OllamaEngine, OllamaS
 async def told(engine: OllamaEngine, submission: Submission, *, model: str = "tiny") -> Told:
     """Returns the whole answer."""
     whole = Told()
-    async with aclosing(engine.generate(job(submission, model=model))) as batches:
+    async with aclosing(told_by(engine, job(submission, model=model))) as batches:
         async for batch in batches:
             whole.add(batch)
     return whole

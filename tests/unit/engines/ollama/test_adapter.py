@@ -5,6 +5,7 @@ from contextlib import aclosing
 import pytest
 
 from harness.ollama_stand_in import Part, StandInModel
+from harness.telling import told_by
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason
@@ -165,7 +166,7 @@ async def test_a_failure_is_told_after_the_text_that_came_before_it(parts: tuple
     texts: list[str] = []
 
     async def write(engine: OllamaEngine) -> None:
-        async with aclosing(engine.generate(job(HELLO))) as batches:
+        async with aclosing(told_by(engine, job(HELLO))) as batches:
             async for batch in batches:
                 texts.extend(item.text for item in batch if isinstance(item, Piece))
 
@@ -206,7 +207,7 @@ async def test_a_status_that_is_no_stream_is_a_failure(status: int, body: bytes,
 @pytest.mark.asyncio
 async def test_closing_the_answer_closes_the_connection() -> None:
     async with running(answer=(Part(text="one two"), Part(pause=True), Part(text="three"))) as (engine, stand_in):
-        async with aclosing(engine.generate(job(HELLO))) as batches:
+        async with aclosing(told_by(engine, job(HELLO))) as batches:
             async for batch in batches:
                 if batch:
                     break
@@ -217,7 +218,7 @@ async def test_closing_the_answer_closes_the_connection() -> None:
 async def test_a_pause_is_no_end() -> None:
     async with running(answer=(Part(text="one two"), Part(pause=True), Part(text=" three"))) as (engine, stand_in):
         texts = []
-        async with aclosing(engine.generate(job(HELLO))) as batches:
+        async with aclosing(told_by(engine, job(HELLO))) as batches:
             async for batch in batches:
                 texts += [item.text for item in batch if isinstance(item, Piece)]
                 stand_in.resume.set()

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason
@@ -39,7 +40,7 @@ def _job(submission: Submission = COMPLETION) -> Job:
 async def _told(engine: OpenAIEngine, submission: Submission = COMPLETION) -> Told:
     told = Told()
     try:
-        async with aclosing(engine.generate(_job(submission))) as reads:
+        async with aclosing(told_by(engine, _job(submission))) as reads:
             async for batch in reads:
                 assert batch
                 told.add(batch)
@@ -111,7 +112,7 @@ async def test_a_stream_in_random_slices_tells_the_same() -> None:
 async def test_one_read_is_one_list_and_text_goes_before_its_end() -> None:
     body = captures.body("sglang", "cmpl_stream_nousage.txt")
     async with running(always(_stream(body))) as (engine, _):
-        async with aclosing(engine.generate(_job())) as reads:
+        async with aclosing(told_by(engine, _job())) as reads:
             batches = [batch async for batch in reads]
         assert batches == [[Piece(channel=Channel(), text=" Paris"), Piece(channel=Channel(), text="."), ENDED]]
 
@@ -126,7 +127,7 @@ async def test_closing_the_generator_closes_the_connection() -> None:
         hung_up.set()
 
     async with running(script) as (engine, _):
-        reads = engine.generate(_job())
+        reads = told_by(engine, _job())
         assert await anext(reads) == [Piece(channel=Channel(), text="a")]
         await reads.aclose()
         await hung_up.wait()
@@ -183,7 +184,7 @@ async def test_a_refusal_has_its_code() -> None:
     status, body = captures.errors("vllm")["90-err-stream-unknown-model"]
     async with running(always(reply(status, body))) as (engine, _):
         with pytest.raises(EngineError) as caught:
-            await anext(engine.generate(_job()))
+            await anext(told_by(engine, _job()))
         assert (caught.value.code, caught.value.reason) == (Code.NOT_FOUND, "MODEL_NOT_FOUND")
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from harness.telling import told_by
 from harness.waiting import until
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
@@ -27,7 +28,7 @@ BOTH = Submission(prompt="hi", sampling=Sampling(n=2))
 
 async def told(engine: SglangEngine, submission: Submission = TEXT) -> list[Generated]:
     batch: list[Generated] = []
-    async with aclosing(engine.generate(job(submission))) as reads:
+    async with aclosing(told_by(engine, job(submission))) as reads:
         async for read in reads:
             batch += read
     return batch
@@ -218,7 +219,7 @@ async def test_a_request_that_nobody_wants_any_more_is_hung_up_on_and_aborted(
     endless = Endless(captures.body("sglang", name), 3)
     async with running({path: endless}) as (engine, server):
         await engine.check()
-        await leave(engine.generate(job(submission)))
+        await leave(told_by(engine, job(submission)))
         await endless.left.wait()
         await engine.close()
         assert bodies(server, "/abort_request") == [{"rid": rid} for rid in rids]
@@ -229,7 +230,7 @@ async def test_a_request_is_aborted_before_its_first_event_too() -> None:
     endless = Endless(b"", 0)
     async with running({"/generate": endless}) as (engine, server):
         await engine.check()
-        reads = engine.generate(job(TEXT))
+        reads = told_by(engine, job(TEXT))
         first = asyncio.ensure_future(anext(reads))
         await endless.begun.wait()
         first.cancel()
@@ -244,6 +245,6 @@ async def test_an_abort_that_fails_disturbs_nobody() -> None:
     endless = Endless(captures.body("sglang", "gen_stream_full.txt"), 2)
     async with running({"/generate": endless, "/abort_request": reply(500, b"")}) as (engine, server):
         await engine.check()
-        await leave(engine.generate(job(TEXT)))
+        await leave(told_by(engine, job(TEXT)))
         await engine.close()
         assert "/abort_request" in paths(server)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason
@@ -73,7 +74,7 @@ async def told(
     into: list[Generated] | None = None,
 ) -> list[Generated]:
     batch = [] if into is None else into
-    async with aclosing(engine.generate(job(submission, prompt))) as reads:
+    async with aclosing(told_by(engine, job(submission, prompt))) as reads:
         async for read in reads:
             batch += read
     return batch
@@ -157,7 +158,7 @@ async def test_choices_that_nobody_wants_any_more_are_aborted_by_their_names(sub
 
     async with rust({"/generate": endless}) as (engine, server):
         await engine.check()
-        reads = engine.generate(job(submission))
+        reads = told_by(engine, job(submission))
         async with aclosing(reads):
             await anext(reads)
         await engine.close()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.generation import Prompt
 from tokenwire.domain.request import Submission
@@ -44,7 +45,7 @@ async def test_what_is_asked_of_a_server_that_never_answered_is_not_refused_as_w
             engine.vet(Submission(prompt_ids=(1,)))
         assert (caught.value.code, caught.value.retryable) == (Code.UNAVAILABLE, True)
         with pytest.raises(EngineError):
-            await anext(engine.generate(job(Submission(prompt="hi"))))
+            await anext(told_by(engine, job(Submission(prompt="hi"))))
         assert paths(server) == ["/ready"]
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from itertools import count
 from typing import Any
 
+from harness.telling import told_by
 from tokenwire.domain.context import Clock
 from tokenwire.domain.errors import EngineError
 from tokenwire.domain.generation import Job, Prompt
@@ -68,7 +69,7 @@ async def told(engine: VllmEngine, submission: Submission) -> Told:
     """Returns all that the engine tells."""
     heard = Told()
     try:
-        async with aclosing(engine.generate(job(submission))) as reads:
+        async with aclosing(told_by(engine, job(submission))) as reads:
             async for batch in reads:
                 heard.add(batch)
     except EngineError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError
 from tokenwire.domain.events import FinishReason
@@ -87,7 +88,7 @@ async def test_comments_are_no_progress() -> None:
         )
 
     async with running(script) as (engine, _):
-        batches = [batch async for batch in engine.generate(job(PROMPT))]
+        batches = [batch async for batch in told_by(engine, job(PROMPT))]
         assert all(batches)
 
 
@@ -97,7 +98,7 @@ async def test_every_captured_refusal_is_an_error_before_the_first_text(name: st
     status, body = captures.errors("vllm")[name]
     async with running(always(reply(status, body))) as (engine, _):
         with pytest.raises(EngineError) as caught:
-            await anext(engine.generate(job(PROMPT)))
+            await anext(told_by(engine, job(PROMPT)))
         if status == 400:
             assert caught.value.code is Code.INVALID_ARGUMENT
 
@@ -113,7 +114,7 @@ async def test_more_log_probabilities_than_the_server_allows_are_refused_by_name
     async with running(always(reply(status, body))) as (engine, _):
         for submission, field in cases:
             with pytest.raises(EngineError) as caught:
-                await anext(engine.generate(job(submission)))
+                await anext(told_by(engine, job(submission)))
             assert caught.value.code is Code.INVALID_ARGUMENT
             assert [violation.field for violation in caught.value.violations] == [field]
 
@@ -139,7 +140,7 @@ async def test_closing_the_generator_closes_the_connection_and_aborts_this_reque
     aborts: list[Any] = []
     aborted = asyncio.Event()
     async with running(_unfinished(aborts, ABORTED, aborted)) as (engine, server):
-        reads = engine.generate(job(submission))
+        reads = told_by(engine, job(submission))
         assert await anext(reads) == [Piece(channel=Channel(), text="a", token_ids=[1], token_count=1)]
         await reads.aclose()
         await aborted.wait()
@@ -153,7 +154,7 @@ async def test_the_rust_front_end_has_other_ids(submission: Submission, engine_i
     aborted = asyncio.Event()
     async with running(_unfinished(aborts, ABORTED, aborted)) as (engine, server):
         engine.server = Server(rust=True)
-        reads = engine.generate(job(submission))
+        reads = told_by(engine, job(submission))
         await anext(reads)
         await reads.aclose()
         await aborted.wait()
@@ -194,7 +195,7 @@ async def test_a_server_without_the_endpoint_is_not_asked_again(answer: bytes, a
     aborts: list[Any] = []
     async with running(_unfinished(aborts, answer, asyncio.Event())) as (engine, _):
         for _ in range(2):
-            reads = engine.generate(job(PROMPT))
+            reads = told_by(engine, job(PROMPT))
             await anext(reads)
             await reads.aclose()
             if engine._left:
@@ -217,7 +218,7 @@ async def test_what_ended_or_failed_or_has_other_ids_is_not_aborted() -> None:
             await exchange.write(stream(ending if len(paths) == 1 else FIRST))
 
     async with running(script) as (engine, _):
-        reads = engine.generate(job(PROMPT))
+        reads = told_by(engine, job(PROMPT))
         await anext(reads)
         # All has been told, and nobody asked for more.
         await reads.aclose()

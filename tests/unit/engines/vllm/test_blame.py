@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.telling import told_by
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.domain.events import FinishReason
@@ -53,7 +54,7 @@ async def _failure(
 
 async def _error(engine: VllmEngine, submission: Submission) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        async for _ in engine.generate(job(submission)):
+        async for _ in told_by(engine, job(submission)):
             pass
     return caught.value
 

@@ -278,8 +278,7 @@ async def test_a_wake_without_events_reaches_the_readers_and_not_the_disk(tmp_pa
     async with journal_in(tmp_path) as (journal, _):
         log = await opened(journal)
         before = journal.disk_bytes
-        woken = asyncio.create_task(log.changed())
-        await asyncio.sleep(0)
+        woken = log.changed()
         log.wake()
         await woken
         assert journal.disk_bytes == before

@@ -1,0 +1,1 @@
+"""What operators' machines ask over HTTP: whether the process lives, whether it takes calls, and its metrics."""

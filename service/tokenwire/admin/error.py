@@ -1,0 +1,5 @@
+"""What can go wrong with the admin port."""
+
+
+class AdminError(Exception):
+    """Its address cannot be listened on."""
