@@ -10,6 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 GENERATE := .venv-generate
 GRPCURL_VERSION := v1.9.3
+COLLECTOR_VERSION := v0.162.0
 
 .PHONY: help
 help: ## Tells what there is.
@@ -34,6 +35,26 @@ test-faults: .venv/dev ## Plays 48 schedules of faults over real processes, and 
 .PHONY: agreement
 agreement: .venv/dev ## Measures how far llama.cpp, VLLM_BASE_URL and SGLANG_BASE_URL agree when one goes on for another.
 	@cd tests && ../$(BIN)/python -m engines.agreement $(ARGS)
+
+.PHONY: collector
+collector: ## Builds a real OpenTelemetry Collector, for the tests that take one; needs Go.
+	@mkdir -p .cache/bench/bin
+	go run go.opentelemetry.io/collector/cmd/builder@$(COLLECTOR_VERSION) --config tests/harness/otelcol.yaml
+	mv .cache/bench/otelcol/otelcol .cache/bench/bin/otelcol
+
+.PHONY: bench
+bench: bench-ready ## Measures tokenwire beside other gateways, in ten minutes; the results go to .cache/bench/results.
+	@cd tests && ../$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-full
+bench-full: bench-ready ## The same with more rounds, in about 35 minutes.
+	@cd tests && ../$(BIN)/python -m bench --full $(ARGS)
+
+# What a benchmark needs that it does not build itself; without a real collector one of its own takes spans and metrics.
+.PHONY: bench-ready
+bench-ready: .venv/dev
+	@[ -x .cache/bench/bin/otelcol ] || $(MAKE) collector \
+	|| echo "no OpenTelemetry Collector: Go cannot build it here; the benchmark's own takes its place"
 
 .PHONY: check
 check: .venv/dev $(GENERATE)/ready ## Checks style, types, protos, generated code and docs; runs no tests.
@@ -80,6 +101,7 @@ clean: ## Removes what the other targets made.
 .venv/dev: requirements/dev.txt .venv/server
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
+
 
 $(GENERATE)/ready: requirements/generate.txt
 	$(PYTHON) -m venv $(GENERATE)

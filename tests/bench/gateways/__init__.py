@@ -1,0 +1,1 @@
+"""Gateways written for the comparison alone."""

@@ -1,0 +1,1 @@
+"""What is measured: tokenwire in several settings, gateways written for the comparison, and other people's."""
