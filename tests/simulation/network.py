@@ -15,6 +15,7 @@ from tokenwire.domain.request import Delivery
 from tokenwire.rpc.events import encode
 from tokenwire.rpc.status import encode_error
 from tokenwire.transport.call import ClientGoneError, Kind
+from tokenwire.transport.driving import Done, drive
 from tokenwire_client.core import details
 from tokenwire_client.core.code import Code
 from tokenwire_client.core.failure import Failure
@@ -232,3 +233,7 @@ class ServerCall:
         """Sends a message."""
         await self._line.send(message)
         self.messages += 1
+
+    def begin_write(self, message: object, done: Done) -> None:
+        """Sends a message without a task."""
+        drive(self.write(message), done)

@@ -14,7 +14,7 @@ from harness.raw_http2 import RawHttp2, grpc_message, raw_http2
 from harness.transports import BIDI, GATHER, MESSAGE_MAX_BYTES, STREAM, TRANSPORTS, UNARY, Served, Transport, Word
 from harness.waiting import until
 from tokenwire.domain.errors import TokenwireError
-from tokenwire.transport.call import Call, Handler, Kind, Requests
+from tokenwire.transport.call import Call, ClientGoneError, Handler, Kind, Requests
 
 # Beyond what flow control allows, what a transport may hold of one stream.
 AHEAD_BYTES = 65_536
@@ -335,3 +335,47 @@ async def test_a_handler_may_end_before_its_client_has(transport: Transport) -> 
         stream = await raw.request(BIDI, grpc_message(b"one"), end=False)
         assert (await raw.answered(stream))["grpc-status"] == "0"
         assert messages(bytes(raw.data[stream])) == [b"one"]
+
+
+# Writing without a task.
+
+
+@pytest.mark.asyncio
+async def test_a_write_without_a_task_is_like_any_other(transport: Transport) -> None:
+    counts: list[int] = []
+
+    async def write(request: Any, call: Call) -> None:
+        for number in range(4):
+            ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+            call.begin_write(Word(f"{number}"), ended.set_result)
+            assert call.messages == number or ended.done()
+            assert await ended is None
+            counts.append(call.messages)
+        await call.write(Word("last"))
+
+    async with connected(transport, {STREAM: write}) as (_, raw):
+        stream = await raw.request(STREAM)
+        await raw.answered(stream)
+        assert messages(bytes(raw.data[stream])) == [b"0", b"1", b"2", b"3", b"last"]
+        assert counts == [1, 2, 3, 4]
+
+
+@pytest.mark.asyncio
+async def test_a_write_without_a_task_says_when_the_client_has_left(transport: Transport) -> None:
+    told: list[object] = []
+    left = asyncio.Event()
+
+    async def write(request: Any, call: Call) -> None:
+        await call.write(b"first")
+        try:
+            await left.wait()
+        except asyncio.CancelledError:
+            call.begin_write(b"second", told.append)
+            raise
+
+    async with connected(transport, {STREAM: write}) as (_, raw):
+        stream = await raw.request(STREAM)
+        await raw.wait(lambda: len(raw.data[stream]) > 0, "the first message")
+        await raw.reset(stream)
+        await until(lambda: bool(told), "the write's end")
+    assert isinstance(told[0], ClientGoneError | asyncio.CancelledError)

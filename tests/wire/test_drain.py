@@ -1,8 +1,10 @@
 """The end of a server: what runs gets its time, what is left is told so, and nothing new begins."""
 
 import asyncio
+import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -28,6 +30,17 @@ from tokenwire.v1.run_service_pb2 import AttachRunRequest, GetRunRequest
 
 LONG = 600.0
 REQUEST = GenerateRequest(prompt="hi", run=RunOptions(request_id="one"))
+
+
+@pytest.fixture(autouse=True)
+def _a_process_that_goes_on() -> Iterator[None]:
+    """Puts back what a server changes of its process, as it is its last one: children would ignore signals, too."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    thresholds = gc.get_threshold()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    gc.set_threshold(*thresholds)
 
 
 @pytest.mark.asyncio

@@ -20,19 +20,15 @@ MAX_LOGPROBS = 16_384
 class _Position:
     """How far a view is in one channel: `events` wholly consumed, `sent` bytes."""
 
-    __slots__ = ("_token_ids", "buffer", "events", "log", "sent")
+    __slots__ = ("buffer", "events", "log", "sent", "whole")
 
     def __init__(self, log: ChannelLog, buffer: Buffer, events: int, sent: int, *, token_ids: bool) -> None:
         self.log = log
         self.buffer = buffer
         self.events = events
         self.sent = sent
-        self._token_ids = token_ids
-
-    @property
-    def whole(self) -> bool:
-        """Whether the channel's text goes out as it comes, and alone."""
-        return not self._token_ids and not self.log.logprobs and type(self.buffer) is NoBuffer
+        # Whether the channel's text goes out as it comes, and alone.
+        self.whole = not token_ids and type(buffer) is NoBuffer
 
 
 class View:
@@ -88,29 +84,41 @@ class View:
         Each is made when it is asked for, so that a reader that lags holds one and not all it has missed. What is
         appended meanwhile is for the next `take`. Raises OUT_OF_RANGE if the text was dropped, here or on the way.
         """
+        newest = self.newest()
+        if newest is not None:
+            return (newest,)
         log = self._log
         if log.dropped:
             raise _dropped()
-        self._seen = committed = log.committed
+        self._seen = log.committed
         if len(self._positions) != len(log.channels):
             self._open_channels()
-        if committed == log.head and len(self._positions) == 1 and self._marker == len(log.markers):
-            # What nearly every message is: the new text of the run's one channel, and nothing else.
-            position = self._positions[0]
-            text, sent = position.log.text, position.sent
-            if position.whole and sent < len(text) <= sent + MAX_TEXT_BYTES:
-                return (self._newest(position),)
-        return self._messages(committed)
+        return self._messages(self._seen)
 
-    def _newest(self, position: _Position) -> Envelope:
-        """Returns all that the one channel has, by which everything is consumed."""
-        log, first, sent = position.log, position.events, position.sent
-        tokens = log.tokens
-        token_offset, token_end = tokens[first - 1] if first else 0, tokens[-1]
-        position.sent, position.events = len(log.text), len(tokens)
-        self.cursor = Cursor(self._seen, (), self._log.epoch)
-        delta = Delta(log.channel, log.text[sent:].decode(), sent, token_offset, token_end - token_offset)
-        return Envelope(delta, self.cursor, log.at_ms[-1])
+    def newest(self) -> Envelope | None:
+        """Takes all there is, if that is what it nearly always is: new text of the run's one channel, and nothing else.
+
+        Returns None, and takes nothing, if there is nothing, or there is more to it.
+        """
+        log = self._log
+        committed = log.committed
+        if committed != log.head or self._marker != len(log.markers) or len(log.channels) != 1 or not self._positions:
+            return None
+        position = self._positions[0]
+        channel, first, sent = position.log, position.events, position.sent
+        written = len(channel.text)
+        if not sent < written <= sent + MAX_TEXT_BYTES or not position.whole or channel.logprobs or log.dropped:
+            return None
+        tokens = channel.tokens
+        token_offset = tokens[first - 1] if first else 0
+        position.sent, position.events = written, len(tokens)
+        self._seen = committed
+        self.cursor = cursor = tuple.__new__(Cursor, (committed, (), log.epoch))
+        text = channel.text[sent:].decode()
+        # As the classes themselves do, by one call less for each.
+        new = tuple.__new__
+        delta = new(Delta, (channel.channel, text, sent, token_offset, tokens[-1] - token_offset, (), ()))
+        return new(Envelope, (delta, cursor, channel.at_ms[-1]))
 
     def _messages(self, committed: int) -> Iterator[Envelope]:
         markers = self._log.markers

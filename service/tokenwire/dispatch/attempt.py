@@ -108,7 +108,7 @@ class Attempt:
         engine, attempt = self._place.engine, run.attempt
         # Inside: an engine that takes its time to close has answered all the same.
         watchdog = Watchdog(silence.first_token, _no_first_token, silence.stop)
-        waiting = True
+        log, waiting = run.log, True
 
         def tell(batch: list[Generated]) -> None:
             nonlocal waiting
@@ -120,8 +120,11 @@ class Attempt:
             else:
                 watchdog.feed()
             writer.write(batch if strand is None else strand.take(batch), attempt)
-            self._grow()
-            if (writer.overrun and writer.done) if strand is None else (strand.cut or writer.was_cut(strand.choice)):
+            if log.size > run.share:
+                self._grow()
+            if writer.overrun if strand is None else (strand.cut or writer.was_cut(strand.choice)):
+                if strand is None and not writer.done:
+                    return
                 # From here on the engine has as long as it may take to stop.
                 watchdog.watch_for(silence.stop, _HangingError)
                 raise _EnoughError

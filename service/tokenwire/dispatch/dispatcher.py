@@ -276,9 +276,8 @@ class Dispatcher:
             self._fleet.agreement.learn(place.engine)
 
     def _grow(self, run: Run) -> None:
-        if run.log.size > run.share:
-            self._journal.extend(run.id, 2 * run.share)
-            run.share *= 2
+        self._journal.extend(run.id, 2 * run.share)
+        run.share *= 2
 
     def _silence(self, run: Run, course: Course, engine: Engine) -> Silence:
         limits, first_token = run.submission.limits, self._patience.first_token

@@ -17,12 +17,13 @@ class Watchdog:
 
     def __init__(self, seconds: float, error: Callable[[], TokenwireError], insist: float = 5.0) -> None:
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         self._seconds = seconds
         self._error = error
         self._insist = insist
         self._cancels = 0
         self._task: asyncio.Task[object] | None = None
-        self._deadline = 0.0
+        self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def watch_for(self, seconds: float, error: Callable[[], TokenwireError]) -> None:
@@ -33,7 +34,7 @@ class Watchdog:
 
     def feed(self) -> None:
         """Says that something came."""
-        self._deadline = self._loop.time() + self._seconds
+        self._heard = self._time()
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
@@ -57,11 +58,11 @@ class Watchdog:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._look)
+        self._timer = self._loop.call_at(self._heard + self._seconds, self._look)
 
     def _look(self) -> None:
-        if self._loop.time() < self._deadline and not self._cancels:
-            self._timer = self._loop.call_at(self._deadline, self._look)
+        if self._loop.time() < self._heard + self._seconds and not self._cancels:
+            self._timer = self._loop.call_at(self._heard + self._seconds, self._look)
         elif self._task is not None:
             self._cancels += 1
             self._task.cancel()

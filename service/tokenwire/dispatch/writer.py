@@ -69,6 +69,7 @@ class Writer:
         echo: see above; may change as long as there is no text.
         window: tokens of prompt and answer together, where that is known of the engine that writes.
         prefill: how far the engine is in reading the prompt, until it has read it.
+        overrun: whether a choice was cut because the engine wrote more than was asked for.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Writer:
         dispatched = [marked.marker for marked in log.markers if isinstance(marked.marker, Dispatched)]
         self.attempt = dispatched[-1].attempt if dispatched else 0
         self.echo = echo
+        self.overrun = False
         self._cut: set[int] = set()
         self._choices = choices
         self._max_tokens = max_tokens
@@ -186,11 +188,6 @@ class Writer:
         """Whether every choice has ended."""
         return len(self.log.choice_ends) == self._choices
 
-    @property
-    def overrun(self) -> bool:
-        """Whether a choice was cut because the engine wrote more than was asked for."""
-        return bool(self._cut)
-
     def was_cut(self, choice: int) -> bool:
         """Whether that was this choice."""
         return choice in self._cut
@@ -205,7 +202,7 @@ class Writer:
 
     def _piece(self, piece: Piece, now: int) -> None:
         choice = piece.channel.choice
-        if not self._takes(choice):
+        if (self.overrun or choice in self.log.choice_ends or choice >= self._choices) and not self._takes(choice):
             return
         ids: Sequence[int] = piece.token_ids
         count = len(ids) if piece.token_count is None else piece.token_count
@@ -219,6 +216,7 @@ class Writer:
             written = self._written[choice] = self._written.get(choice, 0) + count
             if written > self._max_tokens:
                 self._cut.add(choice)
+                self.overrun = True
                 self.finish(choice, FinishReason.LENGTH)
                 return
         held = self._held.get(piece.channel)

@@ -39,12 +39,14 @@ class Exchange(asyncio.Protocol):
         self._read = read
         self._wall = wall
         self._transport: asyncio.Transport | None = None
-        # It calls the methods named on_*.
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._answered = self._accepted = self._complete = False
         self._body: list[bytes] = []
+        # Parts of the body, until the whole read is parsed.
+        self.on_body = self._body.append
         self._error_body = b""
+        # It calls what is named on_*.
+        self._parser = httptools.HttpResponseParser(self)
 
     def pause(self) -> None:
         """Reads no further for a while."""
@@ -82,8 +84,14 @@ class Exchange(asyncio.Protocol):
         except httptools.HttpParserError:
             failure = cut() if self._answered else garbled()
         try:
-            if self._body:
-                self._take()
+            body = self._body
+            if body:
+                part = body[0] if len(body) == 1 else b"".join(body)
+                body.clear()
+                if not self._accepted:
+                    self._refused(part)
+                elif self._read(part):
+                    self.done.set_result(None)
             if failure is not None:
                 raise failure
             if self._complete:
@@ -119,10 +127,6 @@ class Exchange(asyncio.Protocol):
         encoding = self._headers.get(b"content-encoding", b"identity").lower()
         self._accepted = status == 200 and kind.startswith(self._media_type.encode()) and encoding == b"identity"
 
-    def on_body(self, body: bytes) -> None:
-        """Keeps a part of the body until the whole read is parsed."""
-        self._body.append(body)
-
     def on_message_complete(self) -> None:
         """Notes the end of the reply; one that only says that there will be a reply is none."""
         if self._answered:
@@ -130,13 +134,7 @@ class Exchange(asyncio.Protocol):
         else:
             self._headers.clear()
 
-    def _take(self) -> None:
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        if self._accepted:
-            if self._read(body):
-                self.done.set_result(None)
-            return
+    def _refused(self, body: bytes) -> None:
         if self._parser.get_status_code() == 200:
             raise _no_stream()
         self._error_body += body

@@ -76,6 +76,7 @@ class RunLog:
         choice_ends: how choices ended, before `end` says so.
         takeovers: for each epoch after the first the head at which it began.
         dropped: whether the text was given up.
+        closed: whether `end` was appended.
         size: bytes of memory held, roughly.
     """
 
@@ -88,15 +89,12 @@ class RunLog:
         self.channels: list[ChannelLog] = []
         self.choice_ends: dict[int, ChoiceEnd] = {}
         self.dropped = False
+        self.closed = False
         self.size = _record_size(())
         self._waiters = Waiters()
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._sink = sink
         self._by_channel: dict[Channel, ChannelLog] = {}
-
-    @property
-    def closed(self) -> bool:
-        """Whether `end` was appended."""
-        return bool(self.markers) and isinstance(self.markers[-1].marker, End)
 
     @property
     def end(self) -> End | None:
@@ -119,6 +117,7 @@ class RunLog:
         assert not self.closed, "nothing follows the end of a run"
         self.head += 1
         self.markers.append(Marked(self.head, at_ms, marker))
+        self.closed = isinstance(marker, End)
         self.size += MARKER_BYTES
         if isinstance(marker, PromptTokens):
             self.size += LOGPROB_BYTES * entries(marker.logprobs)
@@ -139,8 +138,14 @@ class RunLog:
         """Appends text to a channel, without waking the readers: the writer does so once for all it has."""
         assert not self.closed, "nothing follows the end of a run"
         # What cannot be stored fails here, before anything is changed.
-        data, ids = text.encode(), array("I", token_ids)
+        data = text.encode()
+        single = len(token_ids) == token_count == 1 and 0 <= token_ids[0] < UNKNOWN_ID
+        ids = None if single else array("I", token_ids)
         log = self._by_channel.get(channel) or self._open(channel)
+        if ids is None:
+            log.token_ids.append(token_ids[0])
+        else:
+            log.token_ids.extend(ids if len(ids) == token_count else repeat(UNKNOWN_ID, token_count))
         self.head += 1
         log.text += data
         self.size += len(data) + 16 + 4 * token_count + (LOGPROB_BYTES * entries(logprobs) if logprobs else 0)
@@ -148,7 +153,6 @@ class RunLog:
         log.ends.append(len(log.text))
         log.tokens.append((log.tokens[-1] if log.tokens else 0) + token_count)
         log.at_ms.append(at_ms)
-        log.token_ids.extend(ids if len(ids) == token_count else repeat(UNKNOWN_ID, token_count))
         if logprobs:
             log.logprobs[len(log.seqs) - 1] = logprobs
 
@@ -189,7 +193,8 @@ class RunLog:
         if self._sink is not None:
             self._sink(self)
         else:
-            self.publish(self.head)
+            self.committed = self.head
+            self.notify()
 
     def publish(self, seq: int) -> None:
         """Lets the readers see all events up to a number."""
@@ -201,8 +206,19 @@ class RunLog:
         self._sink = sink
 
     def notify(self) -> None:
-        """Wakes the readers that wait."""
-        self._waiters.wake()
+        """Wakes the readers that wait, and tells those that listen."""
+        if self._waiters.futures:
+            self._waiters.wake()
+        for listener in self._listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` at every change from now on, where it happens: it neither waits nor raises."""
+        self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Calls it no more."""
+        self._listeners = tuple(one for one in self._listeners if one != listener)
 
     def changed(self) -> asyncio.Future[None]:
         """Returns a future that ends when something is committed, or the text is dropped."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tokenwire.transport.call import Call
+from tokenwire.transport.call import Call, Done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,12 @@ class Watch:
         self._began = self._time()
         self._count = self._call.messages + 1
         return self._call.write(message)
+
+    def begin_write(self, message: object, done: Done) -> None:
+        """Begins to write to the call."""
+        self._began = self._time()
+        self._count = self._call.messages + 1
+        self._call.begin_write(message, done)
 
     async def change(self, changed: Callable[[], Awaitable[object]]) -> bool:
         """Waits for a change; returns whether there was one, and not silence for so long that a heartbeat is due."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from tokenwire.domain.context import RequestContext
 from tokenwire.domain.errors import Code
 from tokenwire.domain.request import Delivery
+from tokenwire.transport.driving import Done as Done
+from tokenwire.transport.driving import drive
 
 
 class Kind(Enum):
@@ -56,6 +58,14 @@ class Call(Protocol):
 
         Returns when the transport takes more. Raises ClientGoneError when nobody is there.
         """
+
+    def begin_write(self, message: object, done: Done) -> None:
+        """Begins to send one message of a stream, for whoever has no task to wait in.
+
+        `done` is called once, when the transport takes more, perhaps before this returns: with None, or with what
+        `write` would have raised. May raise what `write` raises before it waits. It counts as a write: one at a time.
+        """
+        drive(self.write(message), done)
 
 
 class Requests(Protocol):

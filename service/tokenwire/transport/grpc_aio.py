@@ -1,21 +1,21 @@
-"""Fits `Call` to grpc.aio. The one file that imports it.
+"""Serves our methods, and those of libraries, on grpc.aio.
 
 How grpc.aio 1.85 behaves where its documentation is silent is pinned by tests/wire.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from inspect import isasyncgen
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
 
 from tokenwire.domain.context import RequestContext
 from tokenwire.domain.errors import Code, TokenwireError
-from tokenwire.domain.request import Delivery
 from tokenwire.transport.call import AbortedError, ClientGoneError, Endpoint, Handler, Kind
+from tokenwire.transport.grpc_call import Context, GrpcCall, GrpcRequests
 from tokenwire.transport.grpc_reset import Resets
 
 # Trailers beyond 8 KiB are refused at random. Details take up to 6 of it, and a byte of the message up to three.
@@ -27,7 +27,6 @@ UNKNOWN_METHOD = "/_OTHER"
 
 # Subscripted in the type stubs alone.
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 _KINDS = {
     (False, False): Kind.UNARY,
@@ -70,78 +69,6 @@ def server_options(
         # Clients may ping often during a long prefill; the option with `recv` in its name has no effect.
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ]
-
-
-class GrpcCall:
-    """One RPC on grpc.aio."""
-
-    def __init__(
-        self,
-        context: Context,
-        *,
-        method: str,
-        kind: Kind,
-        parse: Callable[[bytes], Any],
-        request_context: RequestContext,
-        encode: Callable[[object], bytes],
-    ) -> None:
-        self.method = method
-        self.kind = kind
-        self.parse = parse
-        self.context = request_context
-        self.delivery = Delivery()
-        self.messages = 0
-        self.grpc_context = context
-        self._write = context.write
-        self._encode = encode
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the client sent; values that are not text are left out."""
-        pairs = self.grpc_context.invocation_metadata() or ()
-        return {key: value for key, value in pairs if isinstance(value, str)}
-
-    @property
-    def time_remaining(self) -> float | None:
-        """Seconds to the client's deadline, or None."""
-        return self.grpc_context.time_remaining()
-
-    async def write(self, message: object) -> None:
-        """Sends one message."""
-        data = self._encode(message)
-        try:
-            if not self.messages:
-                # Else they go with the first message, and if that gets stuck, no status can be sent.
-                await self.grpc_context.send_initial_metadata(())
-            await self._write(data)
-        except (aio.InternalError, aio.UsageError) as error:
-            raise ClientGoneError from error
-        self.messages += 1
-
-
-class GrpcRequests:
-    """The requests of one RPC, as bytes.
-
-    No generator: one that is left in the middle would be closed by the event loop, in another task and context.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __aiter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Takes the next request from grpc, which reads ahead no further than the stream's window."""
-        try:
-            data = await self._context.read()
-        except (aio.InternalError, aio.UsageError) as error:
-            raise ClientGoneError from error
-        if data is aio.EOF:
-            raise StopAsyncIteration
-        assert isinstance(data, bytes), "grpc was given no deserializer"
-        return data
 
 
 class GrpcServer:

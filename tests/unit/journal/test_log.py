@@ -117,10 +117,10 @@ async def test_readers_that_leave_a_silent_run_leave_nothing_behind() -> None:
     stays = log.changed()
     for _ in range(1000):
         log.changed().cancel()
-    assert len(log._waiters) < 40
+    assert len(log._waiters.futures) < 40
     log.wake()
     assert stays.done()
-    assert not len(log._waiters)
+    assert not log._waiters.futures
 
 
 def test_without_a_sink_what_was_appended_is_seen_at_the_next_wake() -> None:

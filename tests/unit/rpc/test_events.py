@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tokenwire.domain import events
 from tokenwire.domain.cursor import START, Channel, ChannelKind, Cursor
 from tokenwire.domain.errors import Code
+from tokenwire.domain.events import Delta, Envelope
 from tokenwire.rpc.events import encode, to_event, to_run_error
 from tokenwire.v1 import event_pb2, finish_pb2
 from tokenwire.v1.cursor_pb2 import CHANNEL_KIND_TOOL_CALL, ChannelOffset
@@ -167,3 +168,16 @@ def test_an_end_without_an_error_has_none() -> None:
 def test_an_error_in_an_event_has_grpc_s_number(code: Code) -> None:
     error = to_run_error(events.RunError(code=code, reason="R", message="m"))
     assert finish_pb2.StatusCode.Name(error.code) == f"STATUS_CODE_{code.name}"
+
+
+@pytest.mark.parametrize(
+    "channel", [Channel(), Channel(2), Channel(0, ChannelKind.REASONING), Channel(0, ChannelKind.TOOL_CALL, 1)]
+)
+@pytest.mark.parametrize("cursor", [Cursor(3), Cursor(3, ((Channel(), 2),)), Cursor(3, (), 7), Cursor(3, (), 0)])
+@pytest.mark.parametrize("token_ids", [(), (5, 6)])
+def test_text_alone_is_encoded_as_every_other_event(
+    channel: Channel, cursor: Cursor, token_ids: tuple[int, ...]
+) -> None:
+    delta = Delta(channel, "für", 4, 2, 2, token_ids)
+    envelope = Envelope(delta, cursor, 12)
+    assert encode(envelope) == to_event(envelope).SerializeToString()

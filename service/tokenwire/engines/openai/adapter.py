@@ -1,6 +1,6 @@
 """Any OpenAI-compatible server as an engine."""
 
-from tokenwire.domain.generation import Generated, Job, Tell
+from tokenwire.domain.generation import Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import cut
 from tokenwire.engines.openai.answer import Answer
@@ -39,10 +39,6 @@ class OpenAIEngine(RemoteEngine):
             stop=job.submission.stopping.stop,
         )
 
-        def read(payloads: list[bytes], into: list[Generated]) -> bool:
-            answer.read(payloads, into)
-            return answer.done
-
-        await self._upstream.tell(path, body, told(read, tell), job.headers)
+        await self._upstream.tell(path, body, told(answer.read, tell), job.headers)
         if not answer.done:
             raise cut()

@@ -65,17 +65,20 @@ class Answer:
         self._max_tokens = max_tokens
         self._context_window = context_window
         self._prompt_tokens: int | None = None
+        # From the first chunk on, which tells the prompt.
+        self._plain = False
         self._usage: Usage | None = None
 
-    def read(self, payloads: Sequence[bytes], into: list[Generated]) -> None:
-        """Appends what the payloads tell. What came before a failure stays appended."""
+    def read(self, payloads: Sequence[bytes], into: list[Generated]) -> bool:
+        """Appends what the payloads tell, and returns whether the answer is whole. What came before a failure stays."""
         for payload in payloads:
             if self.done:
-                return
+                break
             if payload == DONE:
                 self._end(into)
-                return
+                break
             self._chunk(payload, into)
+        return self.done
 
     def read_whole(self, payload: bytes, into: list[Generated]) -> None:
         """Appends what an answer tells that came as a whole. Choices beyond those asked for are left out."""
@@ -111,6 +114,13 @@ class Answer:
             into.append(PromptRead(prompt_tokens=len(token_ids), cached_tokens=cached or 0, token_ids=token_ids))
 
     def _choice(self, choice: Choice, state: "_Choice", into: list[Generated]) -> None:
+        ids = choice.token_ids
+        if ids and choice.text and self._plain and not (choice.delta or choice.finish_reason or state.finished):
+            # What nearly every chunk of a completion is.
+            state.last, state.last_id = state.text, ids[-1]
+            state.written += len(ids)
+            into.append(Piece(channel=state.text, text=choice.text, token_ids=ids, token_count=len(ids)))
+            return
         if choice.prompt_token_ids is not None:
             self._prompt(choice.prompt_token_ids, into)
         told: list[Generated] = []
@@ -136,6 +146,7 @@ class Answer:
         if choice.finish_reason:
             into.append(self._done(choice, state))
             state.finished = True
+        self._plain = self._logprobs is None
 
     def _tokens(self, choice: Choice, state: "_Choice", told: list[Generated]) -> None:
         ids = choice.token_ids

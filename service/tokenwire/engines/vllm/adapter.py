@@ -99,7 +99,7 @@ class VllmEngine(RemoteEngine):
             context_window=self._window(job.model),
         )
         reader = Reader(answer, submission, server)
-        take = told(reader.read, tell)
+        take = told(reader.read if reader.mends else answer.read, tell)
         try:
             if is_whole(submission):
                 tell(await self._whole(path, body, submission, reader, logprobs))

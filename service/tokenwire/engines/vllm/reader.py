@@ -37,6 +37,11 @@ class Reader:
         self._check(into)
         return self._answer.done
 
+    @property
+    def mends(self) -> bool:
+        """Whether there may be something to mend; else the answer can be read as it is."""
+        return self._unfinished is not None or self._emptiness is not None
+
     def read_whole(self, payload: bytes, into: list[Generated]) -> None:
         """Appends what an answer tells that came as a whole."""
         self._answer.read_whole(payload, into)
