@@ -51,6 +51,13 @@ class Seen:
         assert len(self.spans) == count, [span.name for span in self.spans]
         return self.spans
 
+    async def one(self) -> tuple[dict[str, Any], ReadableSpan]:
+        """Waits for the one line and the one span that there must be."""
+        await until(lambda: bool(self.spans), "the span has ended")
+        assert len(self.lines) == 1
+        assert len(self.spans) == 1
+        return self.lines[0], self.spans[0]
+
     def points(self, name: str) -> list[Point]:
         """Collects, and returns the series of one instrument."""
         return self.measured().get(name, [])

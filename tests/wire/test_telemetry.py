@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -11,15 +10,14 @@ import pytest
 import structlog
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from harness.byte_calls import unary_call
 from harness.endpoints import STREAM, UNARY, Odd, odd
 from harness.raw_http2 import raw_http2
 from harness.refusals import read_to_refusal, refused
+from harness.seen import Seen, seen
 from harness.service import service
 from harness.waiting import until
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
@@ -33,44 +31,11 @@ CANARY = "my-secret-prompt"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What was logged and traced."""
-
-    logged: list[Any]
-    exporter: InMemorySpanExporter
-    provider: TracerProvider
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [dict(entry) for entry in self.logged if entry["event"] == "rpc"]
-
-    @property
-    def spans(self) -> tuple[ReadableSpan, ...]:
-        return self.exporter.get_finished_spans()
-
-    async def one(self) -> tuple[dict[str, Any], ReadableSpan]:
-        """Waits for the one line and the one span that there must be."""
-        await until(lambda: bool(self.spans), "the span has ended")
-        assert len(self.lines) == 1
-        assert len(self.spans) == 1
-        return self.lines[0], self.spans[0]
-
-
-@contextmanager
-def watched() -> Iterator[Watched]:
-    provider, exporter = TracerProvider(), InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with structlog.testing.capture_logs() as logged:
-        yield Watched(logged, exporter, provider)
-    provider.shutdown()
-
-
 @asynccontextmanager
-async def watching(unary: Handler | None = None, stream: Handler | None = None) -> AsyncIterator[tuple[Odd, Watched]]:
-    with watched() as seen:
-        async with odd(unary=unary, stream=stream, tracer=seen.provider.get_tracer("test")) as running:
-            yield running, seen
+async def watching(unary: Handler | None = None, stream: Handler | None = None) -> AsyncIterator[tuple[Odd, Seen]]:
+    with seen() as told:
+        async with odd(unary=unary, stream=stream, tracer=told.tracers.get_tracer("test")) as running:
+            yield running, told
 
 
 def _says(seen: tuple[dict[str, Any], ReadableSpan], method: str, code: str, reason: str | None = None) -> None:
@@ -251,7 +216,7 @@ async def test_probes_are_logged_as_debug_with_the_status_that_their_library_set
 
 
 @pytest.mark.asyncio
-async def test_nothing_of_a_prompt_or_an_answer_is_logged_or_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_of_a_prompt_or_an_answer_is_logged_or_traced() -> None:
     prompt = GenerateRequest(prompt=CANARY)
     scripts: Iterator[list[Step]] = iter(
         [
@@ -262,8 +227,7 @@ async def test_nothing_of_a_prompt_or_an_answer_is_logged_or_traced(monkeypatch:
         ]
     )
     engine = ScriptedEngine(script=lambda job: next(scripts))
-    with watched() as seen:
-        monkeypatch.setattr("tokenwire.app.trace.get_tracer", lambda name: seen.provider.get_tracer(name))
+    with seen() as told:
         async with service(engine) as running:
             assert (await running.generate.Generate(prompt)).choices[0].text == CANARY
             await read_to_refusal(running.generate.StreamGenerate(prompt))
@@ -272,11 +236,11 @@ async def test_nothing_of_a_prompt_or_an_answer_is_logged_or_traced(monkeypatch:
             await refused(running.generate.Generate(GenerateRequest(prompt=CANARY, model=CANARY)))
             await refused(running.runs.GetRun(GetRunRequest(run_id=CANARY)))
             await refused(running.generate.Generate(GenerateRequest(prompt=CANARY, system="x", after={})))  # type: ignore[arg-type]
-            await until(lambda: len(seen.lines) == 7, "seven calls")
-    assert [line["code"] for line in seen.lines] == [
+            await until(lambda: len(told.lines) == 7, "seven calls")
+    assert [line["code"] for line in told.lines] == [
         *("OK", "DATA_LOSS", "INTERNAL", "DEADLINE_EXCEEDED", "NOT_FOUND", "NOT_FOUND", "INVALID_ARGUMENT")
     ]
-    rpcs = [span.attributes for span in seen.spans if span.kind is SpanKind.SERVER and span.attributes]
-    assert [one["rpc.response.status_code"] for one in rpcs] == [line["code"] for line in seen.lines]
-    assert CANARY not in "".join(span.to_json() for span in seen.spans)
-    assert CANARY not in str(seen.logged)
+    rpcs = [span.attributes for span in told.spans if span.kind is SpanKind.SERVER and span.attributes]
+    assert [one["rpc.response.status_code"] for one in rpcs] == [line["code"] for line in told.lines]
+    assert CANARY not in "".join(span.to_json() for span in told.spans)
+    assert CANARY not in str(told.logged)

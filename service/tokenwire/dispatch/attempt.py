@@ -122,9 +122,11 @@ class Attempt:
             writer.write(batch if strand is None else strand.take(batch), attempt)
             if log.size > run.share:
                 self._grow()
-            if writer.overrun if strand is None else (strand.cut or writer.was_cut(strand.choice)):
-                if strand is None and not writer.done:
-                    return
+            if strand is not None:
+                enough = strand.cut or writer.was_cut(strand.choice)
+            else:
+                enough = writer.overrun and writer.done
+            if enough:
                 # From here on the engine has as long as it may take to stop.
                 watchdog.watch_for(silence.stop, _HangingError)
                 raise _EnoughError

@@ -24,7 +24,6 @@ class Stream:
     Args:
         run: what is read.
         view: how far, and how.
-        call: where to.
         resume_within: seconds for which the run waits for a reader that is sent away.
 
     Attributes:
