@@ -141,7 +141,7 @@ async def test_a_bad_line_to_redis_loses_nothing(home: Home, redis: RedisServer,
                 case "delay":
                     line.add(Delay(0.02))
                 case "garbage":
-                    line.add(Garbage(700, b"+who knows\r\n:1\r\n\x00\xff", times=3))
+                    line.add(Garbage(200, b"+who knows\r\n:1\r\n\x00\xff", times=3))
                     await line.cut()
             async with place.b.client() as there, reading(here.stream, PROMPT, max_tokens=TOKENS) as reader:
                 await reader.reads(20)

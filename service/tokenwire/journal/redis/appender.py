@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 
 import structlog
 
 from tokenwire.domain.context import Clock
+from tokenwire.journal.log import RunLog
 from tokenwire.journal.redis.codec import Codec
 from tokenwire.journal.redis.holdings import Holdings
 from tokenwire.journal.redis.link import Link
 from tokenwire.journal.redis.store import Append, Outcome, Store, StoreError, Verdict
 from tokenwire.journal.redis.writing import Writing
+from tokenwire.journal.waiters import Waiters
 
 _log = structlog.get_logger()
 
-# Runs in one batch: frames of all of them are in memory at once.
+# Runs in one batch, and bytes after which no further frame is put into it: all of them are in memory at once, and the
+# server is to answer in time, however much an outage has left to be written.
 BATCH_RUNS = 128
+BATCH_BYTES = 2**20
 
 
 class Appender:
@@ -50,23 +55,24 @@ class Appender:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._goes_on = goes_on
-        self._dirty: dict[str, Writing] = {}
+        self._dirty: dict[Writing, None] = {}
         self._wake = asyncio.Event()
-        self._turn = asyncio.Event()
+        self._turns = Waiters()
 
     def take(self, writing: Writing) -> None:
         """Begins to write a run."""
         self._holdings.writings[writing.run_id] = writing
-        writing.log.sink_into(lambda log: self.note(writing))
+        writing.log.sink_into(partial(self.note, writing))
         if writing.pending:
             self.note(writing)
 
-    def note(self, writing: Writing) -> None:
-        """Says that a run has something that the store lacks."""
-        self._dirty[writing.run_id] = writing
+    def note(self, writing: Writing, log: RunLog | None = None) -> None:
+        """Says that a run has something that the store lacks; the sink of its log."""
+        if not self._dirty:
+            self._wake.set()
+        self._dirty[writing] = None
         if self._link.down and (self._goes_on or writing.log.closed):
             _publish(writing, writing.log.head)
-        self._wake.set()
 
     def unheld(self) -> None:
         """Lets readers see what the store does not have, or ends the runs: the store is down."""
@@ -79,7 +85,7 @@ class Appender:
     @property
     def unwritten(self) -> list[Writing]:
         """Returns the runs of which the store lacks something."""
-        return list(self._dirty.values())
+        return list(self._dirty)
 
     async def flush(self, writings: Iterable[Writing], seconds: float) -> None:
         """Waits until the store has all of these runs, but not longer than so many seconds."""
@@ -87,7 +93,7 @@ class Appender:
         try:
             async with asyncio.timeout(seconds):
                 while any(one.pending and not one.gone for one in waiting):
-                    await self._turn.wait()
+                    await self._turns.wait()
         except TimeoutError:
             left = sum(one.pending and not one.gone for one in waiting)
             _log.error("the journal's server does not take the end of what was written", runs=left)
@@ -95,14 +101,13 @@ class Appender:
     async def run(self) -> None:
         """Writes, until it is cancelled."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
             while self._dirty:
                 pause = await self._batch()
-                self._turn.set()
-                self._turn = asyncio.Event()
+                self._turns.wake()
                 if pause:
                     await asyncio.sleep(pause)
+            self._wake.clear()
+            await self._wake.wait()
 
     def check(self, writing: Writing, outcome: Outcome) -> None:
         """Compares a run with what the store said of it when its lease was renewed."""
@@ -114,9 +119,9 @@ class Appender:
 
     async def _batch(self) -> float:
         """Writes one batch. Returns for how many seconds to wait before the next."""
-        batch = list(islice(self._dirty.values(), BATCH_RUNS))
+        batch = list(islice(self._dirty, BATCH_RUNS))
         for writing in batch:
-            del self._dirty[writing.run_id]
+            del self._dirty[writing]
         begun = self._clock.monotonic()
         try:
             await self._write(batch)
@@ -126,9 +131,7 @@ class Appender:
             self._link.writes.worked()
             return 0.0
         finally:
-            for writing in batch:
-                if writing.pending and not writing.gone:
-                    self._dirty[writing.run_id] = writing
+            self._dirty.update((one, None) for one in batch if one.pending and not one.gone)
 
     async def _write(self, batch: list[Writing]) -> None:
         for writing in batch:
@@ -137,33 +140,54 @@ class Appender:
                 if self._obeys(writing, outcome):
                     writing.created = True
                     writing.written(outcome.head)
-        writable = [one for one in batch if one.created and one.pending and not one.gone]
-        ends = [len(one.log.choice_ends) for one in writable]
-        now = self._clock.wall()
-        appends = [one.append(self._codec, self._lease_seconds, now) for one in writable]
-        if appends:
-            outcomes = await self._store.append(appends)
-            for writing, append, known, outcome in zip(writable, appends, ends, outcomes, strict=True):
-                self._judge(writing, append, known, outcome)
-        for writing in batch:
-            if writing.complete and not writing.finished:
-                keep = writing.record.retention
-                await self._store.finish(writing.name, writing.request, writing.record.created_at, keep)
-                writing.finished = True
+        writable = self._writable(batch)
+        if writable:
+            outcomes = await self._store.append([append for _, append, _ in writable])
+            for (writing, append, ends), outcome in zip(writable, outcomes, strict=True):
+                self._judge(writing, append, ends, outcome)
+        ended = [one for one in batch if one.log.closed and one.complete and not one.finished]
+        if ended:
+            await self._finish(ended)
+
+    def _writable(self, batch: list[Writing]) -> list[tuple[Writing, Append, int]]:
+        """Returns what is to be appended, and how many choices of its run have ended."""
+        now, room = self._clock.wall(), BATCH_BYTES
+        writable = []
+        for one in batch:
+            if room > 0 and one.created and one.pending and not one.gone:
+                append = one.append(self._codec, self._lease_seconds, now)
+                room -= len(append.frame)
+                writable.append((one, append, len(one.log.choice_ends)))
+        return writable
+
+    async def _finish(self, ended: list[Writing]) -> None:
+        """Lets the store tidy up after runs, all at once: the others wait."""
+        steps = []
+        for one in ended:
+            record = one.record
+            steps.append(self._store.finish(one.name, one.request, record.created_at, record.retention))
+        results = await asyncio.gather(*steps, return_exceptions=True)
+        for one, result in zip(ended, results, strict=True):
+            one.finished = result is None
+        error = next((result for result in results if result is not None), None)
+        if error is not None:
+            raise error
 
     def _judge(self, writing: Writing, append: Append, ends: int, outcome: Outcome) -> None:
         if not self._obeys(writing, outcome):
             return
         if outcome.verdict is Verdict.DONE:
-            writing.noted(ends)
+            writing.acknowledged(outcome.head, ends)
         elif outcome.head > writing.log.head or outcome.head == append.first - 1:
             # Somebody has written with this gateway's lease, or ended the run.
             _log.error("a run is not what its writer has written", run_id=writing.run_id)
             self._holdings.lose(writing.run_id)
             return
-        writing.written(outcome.head)
+        else:
+            writing.written(outcome.head)
         _publish(writing, outcome.head)
-        self._holdings.settle(writing)
+        if writing.settled:
+            self._holdings.settle(writing)
 
     def _obeys(self, writing: Writing, outcome: Outcome) -> bool:
         """Does what an outcome demands. Returns whether the run is this gateway's and is there."""

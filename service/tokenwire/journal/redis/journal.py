@@ -299,12 +299,9 @@ class RedisJournal:
         self._takeover.closed = True
         if self._tasks:
             await self._appender.flush(self._appender.unwritten, 2 * self._patience)
-        waiting = set(self._tasks)
-        while waiting:
-            # Again and again: see Client.
-            for task in waiting:
+            for task in self._tasks:
                 task.cancel()
-            _, waiting = await asyncio.wait(waiting, timeout=0.05)
+            await asyncio.wait(self._tasks)
         self._tasks = []
         await self._store.close()
 

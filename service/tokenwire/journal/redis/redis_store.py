@@ -14,16 +14,18 @@ All keys of a run share a hash tag. Keys, after the prefix:
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 import structlog
 
 from tokenwire.journal.journal import JournalError
 from tokenwire.journal.redis import scripts
-from tokenwire.journal.redis.client import Client, Command, call
+from tokenwire.journal.redis.address import Address
+from tokenwire.journal.redis.client import Client, call
 from tokenwire.journal.redis.names import parts
-from tokenwire.journal.redis.replies import entries, outcome, position, stored, takeovers_text
+from tokenwire.journal.redis.replies import appended, entries, outcome, position, stored, takeovers_text
+from tokenwire.journal.redis.resp import Command, beginning, words
 from tokenwire.journal.redis.store import (
     BEGINNING,
     RELEASED,
@@ -47,6 +49,8 @@ INBOX_MESSAGES = 1000
 INBOX_SECONDS = 3600
 # Entries of one run that are read at once.
 PAGE = 500
+# Runs whose part of a command that does not change is kept.
+FRONTS = 4096
 
 
 class RedisStore:
@@ -69,11 +73,14 @@ class RedisStore:
         username: str = "",
         password: str = "",
     ) -> None:
-        self._connect = partial(Client, url, username=username, password=password)
-        self._client = self._connect(reply_seconds)
+        self._address = Address(url, username=username, password=password)
+        self._client = Client(self._address, reply_seconds)
+        # What is written for every token waits for nothing else, such as a page that a reader asks for.
+        self._writer = Client(self._address, reply_seconds)
         self._reply_seconds = reply_seconds
         self._listener: Client | None = None
         self._prefix = prefix
+        self._front = lru_cache(maxsize=FRONTS)(self._make_front)
 
     async def start(self) -> None:
         """Looks at the server's version, and at what it does when its memory is full."""
@@ -140,8 +147,9 @@ class RedisStore:
 
     async def append(self, batch: Sequence[Append]) -> list[Outcome]:
         """Appends frames."""
-        answers = await self._client.run(*(self._append(one) for one in batch))
-        return [outcome(answer) for answer in answers]
+        commands = b"".join([self._append(one) for one in batch])
+        answers = await self._writer.run_packed(commands, len(batch))
+        return [appended(answer, one.last) for answer, one in zip(answers, batch, strict=True)]
 
     async def finish(self, name: str, request: str, created_at: float, keep_seconds: float) -> None:
         """Tidies up after a run's end."""
@@ -242,7 +250,7 @@ class RedisStore:
     async def listen(self, gateway: str, places: Mapping[str, str], own: str, shared: str, seconds: float) -> Heard:
         """Waits for entries and messages."""
         if self._listener is None:
-            self._listener = self._connect(seconds + self._reply_seconds)
+            self._listener = Client(self._address, seconds + self._reply_seconds)
         inbox, released = self._key("inbox", gateway), self._key("released")
         if not shared:
             last = await self._listener.one("XREVRANGE", released, "+", "-", "COUNT", 1)
@@ -262,6 +270,7 @@ class RedisStore:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+        await self._writer.close()
         if self._listener is not None:
             await self._listener.close()
 
@@ -280,12 +289,20 @@ class RedisStore:
         member = f"{_ms(created_at)}:{run_id}"
         return call(scripts.INDEX, [self._key("runs", tenant)], member, _ms(keep_seconds))
 
-    def _append(self, one: Append) -> Command:
+    def _append(self, one: Append) -> bytes:
+        count, front = self._front(one.lease, one.lease_seconds, one.keep_seconds)
+        events = words(one.first, one.last, one.frame)
         ending = one.ending
-        times = (_ms(one.lease_seconds), _ms(one.keep_seconds))
-        end = ("", "", 0) if ending is None else (repr(ending.at), ending.record, _ms(ending.keep_seconds))
-        keys, lease = self._run_keys(one.lease.name), one.lease
-        return call(scripts.APPEND, keys, lease.owner, lease.epoch, one.first, one.last, one.frame, *times, *end)
+        if ending is None:
+            return beginning(count + 3) + front + events
+        end = words(repr(ending.at), ending.record, _ms(ending.keep_seconds))
+        return beginning(count + 6) + front + events + end
+
+    def _make_front(self, lease: Lease, lease_seconds: float, keep_seconds: float) -> tuple[int, bytes]:
+        """Returns what all appends to a run begin with: how many words, and these."""
+        times = (_ms(lease_seconds), _ms(keep_seconds))
+        command = call(scripts.APPEND, self._run_keys(lease.name), lease.owner, lease.epoch, *times)
+        return len(command), words(*command)
 
 
 def _message(key: str, message: Message) -> Command:

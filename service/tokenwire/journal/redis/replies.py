@@ -3,13 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tokenwire.journal.redis.store import Entry, Lease, Outcome, Stored, Takeovers, Verdict
+from tokenwire.journal.redis.store import Entry, Lease, Outcome, Stored, StoreError, Takeovers, Verdict
 
 _VERDICTS = {1: Verdict.DONE, 2: Verdict.HEAD, 3: Verdict.FENCED, 4: Verdict.MISSING}
 
 
+def appended(answer: Any, last: int) -> Outcome:
+    """Reads the answer to an append of events up to a number. Raises StoreError if it cannot be that.
+
+    The number alone says that it was done, and that nobody wants the run cancelled.
+    """
+    if type(answer) is int and answer == last:
+        return Outcome(Verdict.DONE, last)
+    told = outcome(answer)
+    if told.verdict is Verdict.DONE and told.head != last:
+        raise _nonsense()
+    return told
+
+
 def outcome(answer: Any) -> Outcome:
-    """Reads the answer to a writer's step."""
+    """Reads the answer to a writer's step. Raises StoreError if it cannot be that."""
+    if type(answer) is not list or len(answer) != 3 or answer[0] not in _VERDICTS:
+        raise _nonsense()
     verdict, head, cancelled = answer
     return Outcome(_VERDICTS[verdict], head, bool(cancelled))
 
@@ -53,3 +68,7 @@ def _entry(place: str, fields: Sequence[bytes]) -> Entry:
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     last = int(place.partition("-")[0])
     return Entry(place=place, first=int(values[b"n"]), last=last, epoch=int(values[b"e"]), frame=values[b"f"])
+
+
+def _nonsense() -> StoreError:
+    return StoreError("the journal's server does not answer what it was asked")

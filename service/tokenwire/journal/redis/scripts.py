@@ -23,39 +23,48 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # Verdicts, in the order of store.Verdict: 1 done, 2 head, 3 fenced, 4 missing.
-# KEYS: run, log. ARGV: owner, epoch. Sets `head` and `cancelled`, or returns.
+# KEYS: run, log. ARGV: owner, epoch. Sets `held`, `head` and `cancelled`, or returns.
 _FENCE = """
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'head', 'cancelled', 'ended_at')
 if not held[1] then return {4, 0, 0} end
 local epoch, head, cancelled = tonumber(held[1]), tonumber(held[3]), held[4] and 1 or 0
 local mine = tonumber(ARGV[2])
 if epoch > mine or (epoch == mine and held[2] ~= ARGV[1]) then return {3, head, cancelled} end
-if epoch < mine or (head > 0 and redis.call('EXISTS', KEYS[2]) == 0) then return {4, 0, cancelled} end
+if epoch < mine then return {4, 0, cancelled} end
+"""
+# A run whose log was lost is lost.
+_LOGGED = """
+if head > 0 and redis.call('EXISTS', KEYS[2]) == 0 then return {4, 0, cancelled} end
 """
 
-# ARGV: owner, epoch, first, last, frame, lease, keep, ended_at or '', record, keep after the end.
+# What is the same for all of a run comes first. ARGV: owner, epoch, lease, keep, first, last, frame; with the run's
+# end also ended_at, record, keep from then on. Returns the head alone if all is well: this is done for every token.
 APPEND = Script(
     _FENCE
+    + "if head ~= tonumber(ARGV[5]) - 1 or held[5] then"
+    + _LOGGED
     + """
-if head ~= tonumber(ARGV[3]) - 1 or held[5] then return {2, head, cancelled} end
-redis.call('XADD', KEYS[2], ARGV[4] .. '-*', 'n', ARGV[3], 'e', ARGV[2], 'f', ARGV[5])
-redis.call('HSET', KEYS[1], 'head', ARGV[4], 'lease_until', now + tonumber(ARGV[6]))
-local keep = ARGV[7]
-if ARGV[8] ~= '' then
-  redis.call('HSET', KEYS[1], 'ended_at', ARGV[8], 'record', ARGV[9])
-  keep = ARGV[10]
+  return {2, head, cancelled}
 end
-if head == 0 or ARGV[8] ~= '' then
-  redis.call('PEXPIRE', KEYS[1], keep)
-  redis.call('PEXPIRE', KEYS[2], keep)
+if head == 0 then
+  redis.call('XADD', KEYS[2], ARGV[6] .. '-*', 'n', ARGV[5], 'e', ARGV[2], 'f', ARGV[7])
+elseif not redis.call('XADD', KEYS[2], 'NOMKSTREAM', ARGV[6] .. '-*', 'n', ARGV[5], 'e', ARGV[2], 'f', ARGV[7]) then
+  return {4, 0, cancelled}
 end
-return {1, tonumber(ARGV[4]), cancelled}
+redis.call('HSET', KEYS[1], 'head', ARGV[6], 'lease_until', now + tonumber(ARGV[3]))
+if ARGV[8] then redis.call('HSET', KEYS[1], 'ended_at', ARGV[8], 'record', ARGV[9]) end
+if head == 0 or ARGV[8] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[10] or ARGV[4])
+  redis.call('PEXPIRE', KEYS[2], ARGV[10] or ARGV[4])
+end
+return cancelled == 0 and tonumber(ARGV[6]) or {1, tonumber(ARGV[6]), cancelled}
 """
 )
 
 # ARGV: owner, epoch, lease, keep.
 RENEW = Script(
     _FENCE
+    + _LOGGED
     + """
 if not held[5] then
   redis.call('HSET', KEYS[1], 'lease_until', now + tonumber(ARGV[3]))

@@ -7,7 +7,7 @@ answers as if it had been done once.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Takeovers = tuple[tuple[int, int], ...]
 
@@ -20,8 +20,7 @@ class StoreFullError(StoreError):
     """The store has no memory left for what was to be written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(NamedTuple):
     """A run's one writer.
 
     Attributes:
@@ -73,8 +72,7 @@ class Ending:
     keep_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
+class Append(NamedTuple):
     """Events of a run, as one frame.
 
     Attributes:
@@ -108,8 +106,7 @@ class Verdict(Enum):
     MISSING = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a writer's step, the number of the run's last event, and whether a client asked for its cancel."""
 
     verdict: Verdict

@@ -24,6 +24,9 @@ class Writing:
         cancel_told: whether it was told that a client wants it cancelled.
         finished: whether the store has tidied up after it.
         gone: whether this gateway has let it go.
+        run_id: the run's id.
+        name: the run's name in the store.
+        keep_seconds: how long the store keeps it if nobody renews the lease.
     """
 
     __slots__ = (
@@ -33,18 +36,23 @@ class Writing:
         "ended_at",
         "finished",
         "gone",
+        "keep_seconds",
         "kept",
         "lease",
         "log",
+        "name",
         "record",
+        "run_id",
         "settled",
     )
 
     def __init__(self, record: RunRecord, log: RunLog, owner: str, epoch: int, *, created: bool) -> None:
-        name = run_name(record.tenant, record.run_id)
+        self.run_id = record.run_id
+        self.name = run_name(record.tenant, record.run_id)
+        self.keep_seconds = record.max_duration + record.retention + SPARE_SECONDS
         self.record = record
         self.log = log
-        self.lease = Lease(name=name, owner=owner, epoch=epoch)
+        self.lease = Lease(name=self.name, owner=owner, epoch=epoch)
         self.created = created
         self.kept = log.head
         self._kept_ends = len(log.choice_ends)
@@ -53,16 +61,6 @@ class Writing:
         self.cancel_told = False
         self.finished = False
         self.gone = False
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self.record.run_id
-
-    @property
-    def name(self) -> str:
-        """The run's name in the store."""
-        return self.lease.name
 
     @property
     def request(self) -> str:
@@ -79,20 +77,16 @@ class Writing:
         """Whether the run has ended and the store has all of it."""
         return self.log.closed and not self.pending
 
-    @property
-    def keep_seconds(self) -> float:
-        """How long the store keeps it if nobody renews the lease."""
-        return self.record.max_duration + self.record.retention + SPARE_SECONDS
-
     def written(self, upto: int) -> None:
         """Notes that the store has the events up to a number; of a run that has ended, all else with them."""
         self.kept = upto
         if self.log.closed:
             self._kept_ends = len(self.log.choice_ends)
 
-    def noted(self, ends: int) -> None:
-        """Notes that the store knows how so many choices have ended."""
+    def acknowledged(self, upto: int, ends: int) -> None:
+        """As `written`, where the store knows how so many choices have ended."""
         self._kept_ends = ends
+        self.written(upto)
 
     def missing(self) -> None:
         """Notes that the store has lost it: it gets everything again."""

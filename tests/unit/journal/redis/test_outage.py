@@ -186,8 +186,9 @@ async def test_a_network_that_swallows_everything_is_noticed(redis_server: Redis
         fault_proxy(redis_server.port) as proxy,
         gateways("a", url=f"redis://127.0.0.1:{proxy.port}/0") as (a,),
     ):
-        a.store._client._redis.connection_pool.connection_kwargs["socket_timeout"] = 0.2  # type: ignore[attr-defined]
-        await a.store._client._redis.connection_pool.disconnect()  # type: ignore[attr-defined]
+        for client in (a.store._client, a.store._writer):  # type: ignore[attr-defined]
+            client._seconds = 0.2
+            await client.close()
         run = await a.submit(asked())
         await comes(run, lambda: len(text_of(run)) > 5)
         proxy.black_hole()

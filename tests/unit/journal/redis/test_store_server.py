@@ -131,6 +131,20 @@ async def test_a_server_that_was_started_anew_is_used_at_once(durable_server: Re
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("first", [2, 3, 4])
+async def test_a_run_whose_events_are_gone_is_missing_whatever_follows(redis_server: RedisServer, first: int) -> None:
+    store = RedisStore(redis_server.url, f"test-{secrets.token_hex(4)}")
+    mine = lease()
+    await store.create(new())
+    await store.append([frame(mine, 1, 2)])
+    await store._client.one("DEL", store._run_keys(mine.name)[1])
+    assert await store.append([frame(mine, first, 5)]) == [Outcome(Verdict.MISSING, 0)]
+    assert await store.renew([mine], LONG, LONG) == [Outcome(Verdict.MISSING, 0)]
+    assert await frames(store) == []
+    await store.close()
+
+
+@pytest.mark.asyncio
 async def test_every_script_keeps_to_the_keys_of_one_slot(redis_server: RedisServer) -> None:
     with_cluster = RedisServer(redis_server._program, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with_cluster.start()
