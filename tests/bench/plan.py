@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from bench.goals import IDIOMATIC, LITELLM
-from bench.rows import DIALECT_ROWS, OURS, is_ours
+from bench.rows import OURS, PACED_ONLY, is_ours
 from bench.scenarios import SCENARIOS, Effort, Kind, Mode, Scenario, Takers
 
 # Starting, warming up, settling and ending.
@@ -141,7 +141,7 @@ def _takes(system: str, takers: Takers) -> bool:
         case Takers.EVERY:
             return True
         case Takers.SETTINGS:
-            return system not in DIALECT_ROWS
+            return system not in PACED_ONLY
         case Takers.NAMES:
             return system == OURS or not is_ours(system)
         case Takers.OURS:

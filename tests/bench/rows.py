@@ -6,9 +6,11 @@ OURS = TOKENWIRE
 
 CHAT = f"{OURS}, chat"
 GENERATE = f"{OURS}, SGLang"
+# On the transport that is not the default.
+GRPC_AIO = f"{OURS}, grpc.aio"
 
-# tokenwire as it is by default, but for what the engine speaks.
-DIALECT_ROWS = frozenset({CHAT, GENERATE})
+# tokenwire as it is by default, but for what the engine speaks or what speaks with the clients.
+PACED_ONLY = frozenset({CHAT, GENERATE, GRPC_AIO})
 # What the goals compare.
 GOAL_ROWS = frozenset({OURS, FILE_JOURNAL, REDIS_JOURNAL, TELEMETRY_OFF, BARE, IDIOMATIC, SGLANG_ROUTER, LITELLM})
 

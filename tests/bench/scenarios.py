@@ -36,9 +36,9 @@ class Kind(Enum):
 class Takers(Enum):
     """Which systems take part if nobody chooses."""
 
-    # All rows, tokenwire's dialects included.
+    # All rows.
     EVERY = auto()
-    # All but the dialects.
+    # All but those that one scenario is enough for.
     SETTINGS = auto()
     # tokenwire with everything on, and everybody else.
     NAMES = auto()

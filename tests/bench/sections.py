@@ -7,7 +7,7 @@ from bench.goals import BARE, CPU, FIREHOSE, PACED, SGLANG_ROUTER, TOKENWIRE, go
 from bench.prefix.reading import Reuse
 from bench.prefix.tables import prefix_tables
 from bench.results import Results
-from bench.rows import CHAT, GENERATE
+from bench.rows import CHAT, GENERATE, GRPC_AIO
 from bench.scenarios import SCENARIOS
 from bench.table import table
 
@@ -139,7 +139,7 @@ def two_processes(results: Results) -> str:
 
 
 def dialects(results: Results) -> str:
-    """Returns what the engine's dialects cost."""
+    """Returns what the engine's dialects cost, and the other transport."""
     columns = [
         Column(head="CPU per token, us", scenario=PACED, figure=CPU),
         Column(head="/ completions", scenario=PACED, figure=CPU, to=TOKENWIRE),
@@ -147,9 +147,10 @@ def dialects(results: Results) -> str:
     ]
     text = (
         f"What the engine speaks: {TOKENWIRE}: vLLM's completions; {CHAT}: vLLM's chat; {GENERATE}: SGLang's generate. "
+        f"What speaks with the clients: {GRPC_AIO}: gRPC's C core; all others: tokenwire's own transport. "
         f"{_load_of(PACED)}."
     )
-    return _section(text, figures(results, columns, only=(TOKENWIRE, CHAT, GENERATE)))
+    return _section(text, figures(results, columns, only=(TOKENWIRE, CHAT, GENERATE, GRPC_AIO)))
 
 
 def load(results: Results) -> str:

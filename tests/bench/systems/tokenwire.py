@@ -7,7 +7,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from bench.goals import FILE_JOURNAL, REDIS_JOURNAL, TELEMETRY_OFF, TOKENWIRE
-from bench.rows import CHAT, GENERATE
+from bench.rows import CHAT, GENERATE, GRPC_AIO
 from bench.system import Companion, Dialect, Launch, Stage, System, Wire
 from bench.systems.requests import CHAT_PATH, GENERATE_PATH, chat, generate
 from harness.redis_server import find_server
@@ -35,12 +35,14 @@ class Tokenwire:
     Attributes:
         journal: where runs are written.
         telemetry: whether spans and metrics are made, sent to the collector, and served on the admin port.
+        transport: what speaks HTTP/2; empty: the default.
     """
 
     name: str
     dialect: Dialect = Dialect.COMPLETIONS
     journal: Journal = Journal.MEMORY
     telemetry: bool = True
+    transport: str = ""
     wire: Wire = Wire.GRPC
 
     @property
@@ -64,6 +66,8 @@ class Tokenwire:
         command += ["--engine", engine, "--log-level", "error"]
         environment = {"PYTHONPATH": _PYTHON_PATH}
         companions = []
+        if self.transport:
+            command += ["--transport", self.transport]
         if self.telemetry:
             environment |= _EXPORT | {"OTEL_EXPORTER_OTLP_ENDPOINT": stage.collector_url}
             command += ["--otel-endpoint", stage.collector_url, "--admin-listen", "127.0.0.1:0"]
@@ -84,6 +88,7 @@ SETTINGS: Sequence[System] = (
     Tokenwire(name=FILE_JOURNAL, journal=Journal.FILE),
     Tokenwire(name=REDIS_JOURNAL, journal=Journal.REDIS),
     Tokenwire(name=TELEMETRY_OFF, telemetry=False),
+    Tokenwire(name=GRPC_AIO, transport="grpc_aio"),
     Tokenwire(name=CHAT, dialect=Dialect.CHAT),
     Tokenwire(name=GENERATE, dialect=Dialect.GENERATE),
 )

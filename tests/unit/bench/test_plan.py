@@ -8,7 +8,7 @@ import pytest
 
 from bench.goals import GOALS
 from bench.plan import Plan, make_plan
-from bench.rows import DIALECT_ROWS, GOAL_ROWS, OURS, is_ours
+from bench.rows import GOAL_ROWS, OURS, PACED_ONLY, is_ours
 from bench.scenarios import SCENARIOS, Mode
 from bench.systems.registry import all_systems
 
@@ -73,7 +73,7 @@ def test_the_full_benchmark_measures_everybody_in_everything_that_is_theirs() ->
         theirs = {name for one, name in found if one == system}
         if system == OURS:
             assert theirs == {one.name for one in SCENARIOS}
-        elif system in DIALECT_ROWS:
+        elif system in PACED_ONLY:
             assert theirs == {"paced/100"}
         elif is_ours(system):
             assert theirs == {"paced/100", "call", "firehose/100"}
@@ -101,7 +101,7 @@ def test_rounds_that_are_asked_for_hold_for_all() -> None:
 
 
 def test_who_names_systems_and_scenarios_gets_all_of_them() -> None:
-    row = next(iter(DIALECT_ROWS))
+    row = next(iter(PACED_ONLY))
     made = make_plan([row], mode=Mode.QUICK, rng=Random(1), scenarios=["latency/256", "memory/100"], chosen=True)
     assert counts(made).keys() == {(row, "latency/256"), (row, "memory/100")}
 
