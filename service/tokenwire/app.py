@@ -43,7 +43,7 @@ from tokenwire.rpc.batch import BatchServicer
 from tokenwire.rpc.batch_items import Items
 from tokenwire.rpc.events import encode
 from tokenwire.rpc.generate import ChatServicer, GenerateServicer
-from tokenwire.rpc.methods import endpoints
+from tokenwire.rpc.methods import SERVICES, endpoints, reflection_pool
 from tokenwire.rpc.models import ModelServicer
 from tokenwire.rpc.reading import Reader
 from tokenwire.rpc.requests import delivery_of
@@ -52,14 +52,17 @@ from tokenwire.rpc.server_info import ServerServicer
 from tokenwire.rpc.status import encode_error
 from tokenwire.rpc.submission import Loading, Submitter
 from tokenwire.rpc.watch import StreamLimits
-from tokenwire.settings import EngineSettings, Settings, split_listen
+from tokenwire.settings import EngineSettings, Settings, Transport, split_listen
 from tokenwire.telemetry import names
 from tokenwire.telemetry.decisions import Decisions
 from tokenwire.telemetry.gauges import observe
 from tokenwire.telemetry.instruments import Instruments
 from tokenwire.telemetry.run_observer import TracingObserver
-from tokenwire.transport.descriptors import connections_option, obtainable, shares
-from tokenwire.transport.grpc_aio import GrpcServer, server_options
+from tokenwire.transport.call import Endpoint
+from tokenwire.transport.descriptors import obtainable, shares
+from tokenwire.transport.health import Health
+from tokenwire.transport.methods import Methods
+from tokenwire.transport.server import Server, ServerOptions
 
 if TYPE_CHECKING:
     from tokenwire.admin.port import AdminPort, Exposition
@@ -79,7 +82,8 @@ class App:
     journal: Journal
     runs: Runs
     batches: Batches
-    transport: GrpcServer
+    transport: Server
+    health: Health
     clock: Clock
     readiness: Readiness
     admin: "AdminPort | None" = None
@@ -166,22 +170,25 @@ def build(
         without_reserve(room.streams), rng=random.Random(), tell=partial(Decisions(meter).tell, "streams")
     )
     interceptors = stack(tracer, clock.monotonic, admission, delivery_of, instruments.rpc_duration)
-    transport = GrpcServer(
-        endpoints(servicers),
+    health = Health()
+    numbers = random.Random()
+    methods = Methods(
+        [*endpoints(servicers), *health.endpoints(), *_reflection(settings)],
         layered=lambda handler: stacked(handler, interceptors),
         encode=encode,
         encode_error=encode_error,
         new_context=lambda: RequestContext(
-            rpc_id=secrets.token_hex(8), tenant=LOCAL_TENANT, received_at=clock.monotonic()
+            # No secret, and one that is lets another thread take the interpreter in the middle of a call's set-up.
+            rpc_id=f"{numbers.getrandbits(64):016x}",
+            tenant=LOCAL_TENANT,
+            received_at=clock.monotonic(),
         ),
-        options=[
-            *server_options(
-                settings.message_max_bytes,
-                keepalive_seconds=settings.keepalive_seconds,
-                ping_timeout_seconds=settings.ping_timeout_seconds,
-            ),
-            connections_option(room.connections),
-        ],
+        message_max_bytes=settings.message_max_bytes,
+    )
+    options = ServerOptions(
+        keepalive_seconds=settings.keepalive_seconds,
+        ping_timeout_seconds=settings.ping_timeout_seconds,
+        connections_max=room.connections,
         # As long as a message may take.
         status_seconds=settings.stall_seconds,
     )
@@ -192,11 +199,35 @@ def build(
         journal=journal,
         runs=runs,
         batches=batches,
-        transport=transport,
+        transport=make_transport(settings.transport, methods, options),
+        health=health,
         clock=clock,
         readiness=readiness,
         admin=_admin(settings.admin_address, readiness, scrape),
     )
+
+
+def make_transport(name: Transport, methods: Methods, options: ServerOptions) -> Server:
+    """Makes the transport of a name, and loads no other one."""
+    match name:
+        case "http2":
+            from tokenwire.transport.http2.server import Http2Server
+
+            return Http2Server(methods, options)
+        case "grpc_aio":
+            from tokenwire.transport.grpc_aio import GrpcServer
+
+            return GrpcServer(methods, options)
+        case _:
+            assert_never(name)
+
+
+def _reflection(settings: Settings) -> list[Endpoint]:
+    if not settings.reflection:
+        return []
+    from tokenwire.transport.reflection import reflection_endpoints
+
+    return reflection_endpoints([service.full_name for service in SERVICES], reflection_pool())
 
 
 def _admin(address: str, readiness: Readiness, scrape: "Exposition | None") -> "AdminPort | None":

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 
@@ -11,16 +12,17 @@ import structlog
 from tokenwire.admin.readiness import Phase
 from tokenwire.app import App
 from tokenwire.engines.status import EngineState
-from tokenwire.rpc.methods import SERVICES, reflection_pool
+from tokenwire.rpc.methods import SERVICES
 from tokenwire.transport import descriptors
-from tokenwire.transport.health import Health
-from tokenwire.transport.reflection import enable_reflection
 
 _log = structlog.get_logger()
 
 # New container objects before a collection of the youngest; how many of those before one of the next generation, and
 # of these before a full one.
 GARBAGE_OBJECTS, GARBAGE_YOUNG, GARBAGE_OLD = 10_000, 50, 50
+# How long another thread, mostly an exporter's, may keep the interpreter from the event loop. Python's own 5 ms are
+# what a token would wait.
+SWITCH_SECONDS = 0.0005
 
 
 @asynccontextmanager
@@ -35,19 +37,16 @@ async def serving(app: App) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def _serving(app: App) -> AsyncIterator[int]:
-    health = Health(app.transport)
-    if app.settings.reflection:
-        enable_reflection(app.transport, [service.full_name for service in SERVICES], reflection_pool())
     dirty = asyncio.Event()
     for engine in app.fleet.engines:
         engine.status.watch(dirty.set)
-    await health.set(_serving_names(app))
+    await app.health.set(_serving_names(app))
     try:
         # Before the first call, so that no request id that was kept is taken for a new one.
         await app.journal.start(app.runs)
         port = await app.transport.start(app.settings.listen)
         await app.fleet.start()
-        watcher = asyncio.create_task(_tell_health(app, health, dirty), name="health")
+        watcher = asyncio.create_task(_tell_health(app, dirty), name="health")
         app.readiness.phase = Phase.SERVING
         try:
             yield port
@@ -55,7 +54,7 @@ async def _serving(app: App) -> AsyncIterator[int]:
             app.readiness.phase = Phase.DRAINING
             watcher.cancel()
             await asyncio.wait([watcher])
-            await health.shut_down()
+            await app.health.shut_down()
             app.batches.drain()
             await app.runs.drain(app.settings.drain_seconds)
             await app.transport.stop(app.settings.flush_seconds)
@@ -88,6 +87,7 @@ async def run(app: App, announce: Callable[[int], None]) -> None:
     try:
         async with serving(app) as port:
             _spare_the_collector()
+            sys.setswitchinterval(SWITCH_SECONDS)
             announce(port)
             await asked.wait()
             _log.info("draining", seconds=app.settings.drain_seconds)
@@ -113,12 +113,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(GARBAGE_OBJECTS, GARBAGE_YOUNG, GARBAGE_OLD)
 
 
-async def _tell_health(app: App, health: Health, dirty: asyncio.Event) -> None:
+async def _tell_health(app: App, dirty: asyncio.Event) -> None:
     """Keeps what probes see up to date with the engines."""
     while True:
         await dirty.wait()
         dirty.clear()
-        await health.set(_serving_names(app))
+        await app.health.set(_serving_names(app))
 
 
 def _serving_names(app: App) -> dict[str, bool]:

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from tokenwire.delivery.view import View
 from tokenwire.dispatch.writer import Writer
 from tokenwire.domain.cursor import Channel
-from tokenwire.domain.generation import Piece
+from tokenwire.domain.generation import Piece, Pieces
 from tokenwire.engines.exchange import Exchange
-from tokenwire.engines.framing import EventSplitter
+from tokenwire.engines.framing import EventSplitter, Framing, LineSplitter
 from tokenwire.engines.openai.answer import Answer
 from tokenwire.journal.log import RunLog
 from tokenwire.rpc.events import encode
 
 TOKENS = 10_000
 REPETITIONS = 9
+# What a backlog brings in one read.
+TOGETHER = 100
 _TEXT = "0000012345678901"
 _PAYLOAD = json.dumps(
     {
@@ -46,7 +48,7 @@ _PAYLOAD = json.dumps(
 _EVENT = b"data: " + _PAYLOAD + b"\n\n"
 _CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-# Makes what a stage works on, and returns what does one token.
+# Makes what a stage works on, and returns what does one read: of one token, or of many.
 Stage = Callable[[], Callable[[], object]]
 
 
@@ -60,9 +62,18 @@ class _Sink:
         """Has nothing to close."""
 
 
+class _Unsplit(LineSplitter):
+    """Finds nothing in what comes: events are a stage of their own."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Takes a part of the body."""
+        return []
+
+
 def _http() -> Callable[[], object]:
-    exchange = Exchange(b"", "text/event-stream", lambda chunk: False, time.time)
+    exchange = Exchange(time.time, lambda one: None)
     exchange.connection_made(_Sink())  # type: ignore[arg-type]
+    exchange.ask(b"", Framing("text/event-stream", _Unsplit), lambda payloads: False)
     exchange.data_received(_HEAD)
     return lambda: exchange.data_received(_CHUNK)
 
@@ -117,6 +128,26 @@ def _codec() -> Callable[[], object]:
     return lambda: encode(envelope)
 
 
+def _cut_events() -> Callable[[], object]:
+    # Reads of a backlog end anywhere.
+    splitter, read = EventSplitter(), _EVENT * TOGETHER
+    splitter.feed(_EVENT[:100])
+    read = read[100:] + read[:100]
+    return lambda: splitter.feed(read)
+
+
+def _payloads() -> Callable[[], object]:
+    answer, payloads = Answer(1), [_PAYLOAD] * TOGETHER
+    answer.read([_PAYLOAD], [])
+    return lambda: answer.read(payloads, [])
+
+
+def _pieces() -> Callable[[], object]:
+    pieces = Pieces(channel=Channel(), texts=[_TEXT] * TOGETHER, token_ids=[[7042]] * TOGETHER)
+    writer = Writer(RunLog(), lambda: 1, 1, None)
+    return lambda: writer.write([pieces], 1)
+
+
 STAGES: dict[str, Stage] = {
     "HTTP framing (engines/exchange.py)": _http,
     "server-sent events (engines/framing.py)": _events,
@@ -126,15 +157,20 @@ STAGES: dict[str, Stage] = {
     "journal and view (journal/log.py, delivery/view.py)": _view,
     "protobuf (rpc/events.py)": _codec,
 }
+BACKLOG: dict[str, Stage] = {
+    "a backlog's server-sent events (engines/framing.py)": _cut_events,
+    "a backlog's JSON (engines/openai/answer.py)": _payloads,
+    "a backlog into the journal (dispatch/writer.py, journal/log.py)": _pieces,
+}
 
 
-def cost_us(stage: Stage, tokens: int = TOKENS, repetitions: int = REPETITIONS) -> float:
-    """Returns the CPU microseconds of a stage per token, the best of some repetitions."""
+def cost_us(stage: Stage, together: int = 1, tokens: int = TOKENS, repetitions: int = REPETITIONS) -> float:
+    """Returns the CPU microseconds of a stage per token, the best of some repetitions; `together` are one read."""
     best = float("inf")
     for _ in range(repetitions):
         once = stage()
         began = time.process_time_ns()
-        for _ in range(tokens):
+        for _ in range(0, tokens, together):
             once()
         best = min(best, (time.process_time_ns() - began) / 1000 / tokens)
     return best
@@ -142,6 +178,7 @@ def cost_us(stage: Stage, tokens: int = TOKENS, repetitions: int = REPETITIONS) 
 
 async def _main() -> None:
     costs = {name: round(cost_us(stage), 2) for name, stage in STAGES.items()}
+    costs |= {name: round(cost_us(stage, TOGETHER), 2) for name, stage in BACKLOG.items()}
     if "--json" in sys.argv[1:]:
         print(json.dumps(costs))
         return

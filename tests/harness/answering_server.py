@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from harness.chosen_transport import CHOSEN
 from tokenwire.app import build
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import FinishReason
@@ -23,7 +24,8 @@ from tokenwire.settings import Settings
 from tokenwire.telemetry.logs import configure_logs
 
 ANSWER_BYTES = 1024 * 1024
-SERVICE = Path(__file__).parents[2] / "service"
+TESTS = Path(__file__).parents[1]
+PATHS = f"{TESTS.parent / 'service'}:{TESTS}"
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ async def answering_server(*, stall_seconds: float) -> AsyncIterator[AnsweringSe
         sys.executable,
         __file__,
         str(stall_seconds),
+        CHOSEN,
         stdout=asyncio.subprocess.PIPE,
         # One arena: what is free is found again, whichever thread frees it.
-        env={"PYTHONPATH": str(SERVICE), "MALLOC_ARENA_MAX": "1"},
+        env={"PYTHONPATH": PATHS, "MALLOC_ARENA_MAX": "1"},
     )
     try:
         assert process.stdout is not None
@@ -75,9 +78,9 @@ def _script(job: Job) -> list[Step]:
     return [Emit((piece,) * (ANSWER_BYTES // 1024)), Emit((ChoiceDone(choice=0, finish_reason=FinishReason.STOP),))]
 
 
-async def _main(stall_seconds: float) -> None:
+async def _main(stall_seconds: float, transport: str) -> None:
     configure_logs(level="error", log_format="json")
-    settings = {"listen": "127.0.0.1:0", "stall_seconds": stall_seconds}
+    settings = {"listen": "127.0.0.1:0", "stall_seconds": stall_seconds, "transport": transport}
     app = build(Settings.model_validate(settings), [ScriptedEngine(script=_script)])
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: print(len(asyncio.all_tasks()), flush=True))
     await run(app, lambda port: print(port, flush=True))
@@ -90,4 +93,4 @@ def _rest() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(float(sys.argv[1])))
+    uvloop.run(_main(float(sys.argv[1]), sys.argv[2]))

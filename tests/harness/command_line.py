@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.chosen_transport import VARIABLES
+
 SERVICE = Path(__file__).parents[2] / "service"
 # Warnings are errors there too.
 COMMAND = (sys.executable, "-W", "error", "-m", "tokenwire")
@@ -19,7 +21,7 @@ COMMAND = (sys.executable, "-W", "error", "-m", "tokenwire")
 def environment(**variables: str) -> dict[str, str]:
     """Returns an environment in which nothing of the tester's own is set."""
     home = os.environ.get("HOME", "/")
-    return {"PATH": os.defpath, "HOME": home, "PYTHONPATH": str(SERVICE), "TERM": "xterm", **variables}
+    return {"PATH": os.defpath, "HOME": home, "PYTHONPATH": str(SERVICE), "TERM": "xterm", **VARIABLES, **variables}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from harness.chosen_transport import CHOSEN
+from tokenwire.app import make_transport
 from tokenwire.domain.context import LOCAL_TENANT, RequestContext
 from tokenwire.interceptors.admission import Admission
 from tokenwire.interceptors.interceptor import stacked
@@ -20,7 +22,8 @@ from tokenwire.rpc.events import encode
 from tokenwire.rpc.requests import delivery_of
 from tokenwire.rpc.status import encode_error
 from tokenwire.transport.call import Endpoint, Handler, Kind
-from tokenwire.transport.grpc_aio import GrpcServer, server_options
+from tokenwire.transport.methods import Methods
+from tokenwire.transport.server import Server, ServerOptions
 from tokenwire.v1.server_service_pb2 import GetServerInfoRequest, ServerInfo
 
 UNARY = "/test.Odd/Unary"
@@ -34,7 +37,7 @@ MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 class Odd:
     """A running server of odd handlers and a channel to it. Its rpc ids are rpc-0, rpc-1 and so on."""
 
-    transport: GrpcServer
+    transport: Server
     port: int
     channel: grpc.aio.Channel
 
@@ -69,7 +72,7 @@ async def odd(
         (GATHER, Kind.CLIENT_STREAM, gather),
         (BIDI, Kind.BIDI, bidi),
     )
-    server = GrpcServer(
+    methods = Methods(
         [
             Endpoint(method=method, kind=kind, parse=_parse, handler=handler)
             for method, kind, handler in served
@@ -81,8 +84,9 @@ async def odd(
         new_context=lambda: RequestContext(
             rpc_id=f"rpc-{next(numbers)}", tenant=LOCAL_TENANT, received_at=time.monotonic()
         ),
-        options=server_options(MESSAGE_MAX_BYTES, keepalive_seconds=10, ping_timeout_seconds=5),
+        message_max_bytes=MESSAGE_MAX_BYTES,
     )
+    server = make_transport(CHOSEN, methods, ServerOptions(keepalive_seconds=10, ping_timeout_seconds=5))
     port = await server.start("127.0.0.1:0")
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

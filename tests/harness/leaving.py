@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from harness.chosen_transport import CHOSEN
 from harness.service import Service
 from harness.waiting import until
 from tokenwire.app import build
@@ -32,7 +33,7 @@ class Leaving:
 @asynccontextmanager
 async def leaving(*engines: Engine, **settings: object) -> AsyncIterator[Leaving]:
     """Runs a service until it has left; it is told so at the latest when the block ends."""
-    app = build(Settings.model_validate({"listen": "127.0.0.1:0"} | settings), list(engines))
+    app = build(Settings.model_validate({"listen": "127.0.0.1:0", "transport": CHOSEN} | settings), list(engines))
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     leave = asyncio.Event()
 

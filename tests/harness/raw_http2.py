@@ -2,14 +2,13 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     Event,
     PingAckReceived,
@@ -20,6 +19,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 
 def grpc_message(data: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
@@ -36,7 +36,9 @@ class RawHttp2:
         ended: the streams that the server ended or reset.
         goaway: why the server closed the connection, once it has said so.
         closed: the server closed the connection.
+        resets: the streams that the server reset, and why.
         pings: how many pings the server answered.
+        largest_frame: the length of the longest DATA frame.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int) -> None:
@@ -46,10 +48,14 @@ class RawHttp2:
         self.ended: set[int] = set()
         self.goaway: ErrorCodes | int | None = None
         self.closed = False
+        self.resets: dict[int, int] = {}
         self.pings = 0
+        self.largest_frame = 0
         self._acknowledged = 0
         self._reader = reader
         self._writer = writer
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._port: int = writer.get_extra_info("peername")[1]
         self._h2 = H2Connection(H2Configuration(header_encoding="utf-8", validate_outbound_headers=False))
         self._changed = asyncio.Condition()
@@ -68,6 +74,7 @@ class RawHttp2:
         *,
         headers: Sequence[tuple[str, str]] = (),
         content_type: str = "application/grpc",
+        http_method: str = "POST",
         end: bool = True,
         flush: bool = True,
     ) -> int:
@@ -76,7 +83,7 @@ class RawHttp2:
         self._h2.send_headers(
             stream,
             [
-                (":method", "POST"),
+                (":method", http_method),
                 (":scheme", "http"),
                 (":path", method),
                 (":authority", f"127.0.0.1:{self._port}"),
@@ -85,7 +92,8 @@ class RawHttp2:
                 *headers,
             ],
         )
-        self._h2.send_data(stream, body, end_stream=end)
+        if body or end:
+            self._h2.send_data(stream, body, end_stream=end)
         if flush:
             await self.flush()
         return stream
@@ -106,6 +114,31 @@ class RawHttp2:
         for one in range(number):
             self._h2.ping(one.to_bytes(8, "big"))
         await self.flush()
+
+    async def opened(self, size: int, stream: int | None = None) -> None:
+        """Lets so much more through, on a stream or on the whole connection."""
+        self._h2.increment_flow_control_window(size, stream)
+        await self.flush()
+
+    async def settings(self, settings: Mapping[SettingCodes | int, int]) -> None:
+        """Changes settings, and waits until the server knows."""
+        known = self._acknowledged
+        self._h2.update_settings(dict(settings))
+        await self.flush()
+        await self.wait(lambda: self._acknowledged > known or self.closed, "the server knows our settings")
+
+    async def send(self, *frames: Frame | bytes) -> None:
+        """Sends frames in one segment as they are, allowed or not."""
+        self._writer.write(b"".join(one if isinstance(one, bytes) else one.serialize() for one in frames))
+        await self._writer.drain()
+
+    def stop_reading(self) -> None:
+        """Leaves what the server sends in the socket."""
+        self._reads.clear()
+
+    def read_on(self) -> None:
+        """Takes what the server sends."""
+        self._reads.set()
 
     async def flush(self) -> None:
         """Sends what was said."""
@@ -133,20 +166,30 @@ class RawHttp2:
         """Takes what the server sends until it closes the connection."""
         buffer = bytearray()
         with suppress(ConnectionError):
-            while data := await self._reader.read(65536):
+            while data := await self._read():
                 buffer += data
-                # Frame by frame: h2 takes a connection for closed at the first GOAWAY, and knows nothing after it.
                 while len(buffer) >= 9 and len(buffer) >= (size := 9 + int.from_bytes(buffer[:3], "big")):
-                    if self.goaway is None:
-                        for event in self._h2.receive_data(bytes(buffer[:size])):
-                            self._take(event)
+                    frame = bytes(buffer[:size])
                     del buffer[:size]
+                    if frame[3] == GoAwayFrame.type:
+                        # h2 takes a connection for closed at the first one, and knows nothing after it.
+                        self.goaway = int.from_bytes(frame[13:17], "big")
+                        continue
+                    if frame[3] == 0:
+                        self.largest_frame = max(self.largest_frame, size - 9)
+                    for event in self._h2.receive_data(frame):
+                        self._take(event)
                 async with self._changed:
                     self._changed.notify_all()
                 await self.flush()
         self.closed = True
         async with self._changed:
             self._changed.notify_all()
+
+    async def _read(self) -> bytes:
+        data = await self._reader.read(65536)
+        await self._reads.wait()
+        return data
 
     def _take(self, event: Event) -> None:
         match event:
@@ -157,14 +200,15 @@ class RawHttp2:
                 | TrailersReceived(stream_id=stream, headers=headers)
             ):
                 self.headers[stream] |= {_text(name): _text(value) for name, value in headers or ()}
-            case StreamEnded(stream_id=stream) | StreamReset(stream_id=stream):
+            case StreamEnded(stream_id=stream):
                 self.ended.add(stream)
+            case StreamReset(stream_id=stream, error_code=code):
+                self.ended.add(stream)
+                self.resets[stream] = code or 0
             case SettingsAcknowledged():
                 self._acknowledged += 1
             case PingAckReceived():
                 self.pings += 1
-            case ConnectionTerminated(error_code=code):
-                self.goaway = code
 
 
 @asynccontextmanager

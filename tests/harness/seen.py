@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from harness.waiting import until
+from tokenwire.telemetry.lean_tracer import LeanTracers
 
 # A point of a histogram or of a number: which one, whoever asks for it knows.
 Point = Any
@@ -27,7 +28,7 @@ class Seen:
 
     logged: list[Any]
     exporter: InMemorySpanExporter
-    tracers: TracerProvider
+    tracers: LeanTracers
     reader: InMemoryMetricReader
     meters: MeterProvider
 
@@ -78,8 +79,9 @@ class Seen:
 @contextmanager
 def seen(sampler: Sampler = ALWAYS_ON) -> Iterator[Seen]:
     """Watches while the block runs."""
-    tracers, exporter = TracerProvider(sampler), InMemorySpanExporter()
-    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    provider, exporter = TracerProvider(sampler), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracers = LeanTracers(provider)
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     with (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from harness.chosen_transport import CHOSEN
 from harness.waiting import until
 from tokenwire.app import App, build
 from tokenwire.engines.engine import Engine
@@ -64,7 +65,7 @@ class Service:
 async def service(*engines: Engine, **settings: object) -> AsyncIterator[Service]:
     """Runs a service while the block runs. Fails if a scripted engine is still writing afterwards."""
     chosen: Sequence[Engine] = engines or [ScriptedEngine()]
-    values = {"listen": "127.0.0.1:0", "drain_seconds": 0.0} | settings
+    values = {"listen": "127.0.0.1:0", "drain_seconds": 0.0, "transport": CHOSEN} | settings
     app = build(Settings.model_validate(values), list(chosen))
     async with serving(app) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Service(app, port, channel)

@@ -1,21 +1,25 @@
 """Every transport that serves our handlers: what one promises (docs/decisions/0015) is tested on all of them.
 
-A second one is one more entry in TRANSPORTS.
+A further one is one more entry in TRANSPORTS. All other tests run on one (chosen_transport.py).
 """
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Protocol
 
 from google.rpc.status_pb2 import Status
 
+from tokenwire.app import make_transport
 from tokenwire.domain.context import LOCAL_TENANT, RequestContext
 from tokenwire.domain.errors import TokenwireError
+from tokenwire.settings import Transport as Name
 from tokenwire.transport.call import Endpoint, Handler, Kind
-from tokenwire.transport.grpc_aio import GrpcServer, server_options
+from tokenwire.transport.methods import Methods
+from tokenwire.transport.server import ServerOptions
 
 UNARY = "/test.Promises/Unary"
 STREAM = "/test.Promises/Stream"
@@ -92,16 +96,19 @@ def contexts() -> Callable[[], RequestContext]:
 
 
 @asynccontextmanager
-async def _grpc_aio(handlers: Mapping[str, Handler], *, status_seconds: float = 30.0) -> AsyncIterator[Served]:
-    server = GrpcServer(
+async def _serving(
+    name: Name, handlers: Mapping[str, Handler], *, status_seconds: float = 30.0
+) -> AsyncIterator[Served]:
+    methods = Methods(
         endpoints(handlers),
         layered=lambda handler: handler,
         encode=encode,
         encode_error=encode_error,
         new_context=contexts(),
-        options=server_options(MESSAGE_MAX_BYTES, keepalive_seconds=10, ping_timeout_seconds=5),
-        status_seconds=status_seconds,
+        message_max_bytes=MESSAGE_MAX_BYTES,
     )
+    options = ServerOptions(keepalive_seconds=10, ping_timeout_seconds=5, status_seconds=status_seconds)
+    server = make_transport(name, methods, options)
     port = await server.start("127.0.0.1:0")
     try:
         yield Served(port=port, stop=server.stop)
@@ -109,4 +116,5 @@ async def _grpc_aio(handlers: Mapping[str, Handler], *, status_seconds: float = 
         await server.stop(0)
 
 
-TRANSPORTS: dict[str, Transport] = {"grpc.aio": _grpc_aio}
+NAMES: tuple[Name, ...] = ("http2", "grpc_aio")
+TRANSPORTS: dict[str, Transport] = {name: partial(_serving, name) for name in NAMES}

@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from harness.chosen_transport import VARIABLE, VARIABLES
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODELS = ROOT / ".cache" / "models"
@@ -43,4 +45,5 @@ def tokenwire(line: str) -> tuple[list[str], dict[str, str]]:
     words = shlex.split(line)
     at = words.index("tokenwire")
     variables = dict(word.split("=", 1) for word in words[:at]) | {"TOKENWIRE_CACHE_DIR": str(MODELS)}
-    return [sys.executable, "-m", "tokenwire", *words[at + 1 :]], os.environ | variables
+    inherited = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    return [sys.executable, "-m", "tokenwire", *words[at + 1 :]], inherited | VARIABLES | variables

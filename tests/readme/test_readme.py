@@ -123,7 +123,7 @@ def test_its_servers_can_be_started(line: str, redis: str, tmp_path: Path) -> No
     command = [part.replace("redis://127.0.0.1:6379", redis) for part in command]
     if "your-own.gguf" in line:
         # There is no such file: the setting is understood, and the file is missed.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
         assert done.returncode == 1
         assert "model_path" in done.stderr
         return

@@ -177,7 +177,7 @@ SABOTAGE: dict[str, Sabotage] = {
     "goes on without the last character": Sabotage("engines", _text_twice),
     "forgets the limit of tokens": Sabotage("engines", _limit_anew),
     "never tries again": Sabotage("engines", _instead(Tries, "used_up", property(lambda self: True))),
-    "does not notice silence": Sabotage("engines", _instead(Watchdog, "_look", lambda self: None)),
+    "does not notice silence": Sabotage("engines", _instead(Watchdog, "look", lambda self: None)),
     "shuts an engine out for ever": Sabotage(
         "engines", _instead(Breaker, "admits", property(lambda self: self._opened == 0))
     ),

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import structlog
 
+from harness.chosen_transport import CHOSEN
 from harness.command_line import begun, outcome, tokenwire
 from harness.leaving import leaving
 from harness.reading import text_of
@@ -69,7 +70,9 @@ async def ready(port: int) -> tuple[int, object]:
 
 @pytest.mark.asyncio
 async def test_a_server_that_starts_lives_and_is_not_ready_until_it_serves() -> None:
-    app = build(Settings(listen="127.0.0.1:0", admin_listen=ADMIN, drain_seconds=0), [ScriptedEngine()])
+    app = build(
+        Settings(listen="127.0.0.1:0", transport=CHOSEN, admin_listen=ADMIN, drain_seconds=0), [ScriptedEngine()]
+    )
     recovered = asyncio.Event()
     start = app.journal.start
 

@@ -25,8 +25,9 @@ async def test_the_answer_stays_on_standard_output_and_the_times_go_beside_it(co
     assert found["output tokens"] == "4"
     times = {name: float(value.removesuffix(" ms")) for name, value in found.items() if value.endswith(" ms")}
     assert times["queued"] <= times["scheduled"] <= times["first token"] <= times["total"]
-    assert times["here: connection"] > 0
-    assert 0 < times["here: first text"] <= times["here: total"]
+    # Tenths of milliseconds, of which a fast machine may need none; tests/unit/cli has a clock of its own.
+    assert times["here: connection"] >= 0
+    assert 0 <= times["here: first text"] <= times["here: total"]
 
 
 @pytest.mark.asyncio

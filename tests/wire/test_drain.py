@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from harness.chosen_transport import CHOSEN
 from harness.leaving import leaving
 from harness.raw_http2 import grpc_message, raw_http2
 from harness.reading import next_event, text_of
@@ -196,7 +197,9 @@ async def test_a_stop_at_once_leaves_no_task_that_failed() -> None:
 
 async def _signalled_twice(engine: ScriptedEngine, number: signal.Signals) -> tuple[asyncio.Task[None], Refusal]:
     """Runs a server with one stream, signals until it is gone; returns the run's task and what the stream was told."""
-    app = build(Settings.model_validate({"listen": "127.0.0.1:0", "drain_seconds": LONG}), [engine])
+    app = build(
+        Settings.model_validate({"listen": "127.0.0.1:0", "transport": CHOSEN, "drain_seconds": LONG}), [engine]
+    )
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(run(app, port.set_result))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{await port}") as channel:
@@ -206,7 +209,8 @@ async def _signalled_twice(engine: ScriptedEngine, number: signal.Signals) -> tu
         await until(lambda: app.runs._draining, "it drains")
         assert engine.running == 1
         (one,) = app.runs.list("local")
-        assert one.task is not None
+        task = one.task
+        assert task is not None
         os.kill(os.getpid(), number)
         await server
-        return one.task, (await stream)[1]
+        return task, (await stream)[1]

@@ -39,7 +39,7 @@ async def test_a_name_that_nobody_knows_is_not_found_by_check_and_unknown_to_wat
     async with service() as running:
         for name in ("nothing", "engine:nothing", "tokenwire.v1.Nothing"):
             told = await refused(HealthStub(running.channel).Check(HealthCheckRequest(service=name)))
-            assert told.code is grpc.StatusCode.NOT_FOUND
+            assert (told.code, told.reason) == (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND")
         watch = HealthStub(running.channel).Watch(HealthCheckRequest(service="nothing"))
         assert (await watch.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
         watch.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.chosen_transport import CHOSEN
 from harness.command_line import environment, outcome
 
 MARKER = "my-secret-prompt"
@@ -24,7 +25,7 @@ from tokenwire.settings import Settings
 from tokenwire.telemetry.logs import configure_logs
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
 from tokenwire.v1.generate_service_pb2_grpc import GenerateServiceStub
-MARKER, PARENT = sys.argv[1:]
+MARKER, PARENT, TRANSPORT = sys.argv[1:]
 
 def script(job):
     logging.getLogger("a.library").warning("chatter")
@@ -42,7 +43,8 @@ def script(job):
     return words(MARKER)
 
 async def main():
-    app = build(Settings(listen="127.0.0.1:0", failover="none", drain_seconds=0), [ScriptedEngine(script=script)])
+    settings = Settings(listen="127.0.0.1:0", transport=TRANSPORT, failover="none", drain_seconds=0)
+    app = build(settings, [ScriptedEngine(script=script)])
     async with serving(app) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = GenerateServiceStub(channel)
         async def ask(kind, **options):
@@ -68,6 +70,7 @@ async def logged(level: str) -> tuple[str, list[dict[str, Any]]]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", PROGRAM.replace("LEVEL", repr(level)), MARKER),
         f"00-{TRACE}-{PARENT}-01",
+        CHOSEN,
         env=environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

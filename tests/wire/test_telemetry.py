@@ -22,6 +22,7 @@ from harness.service import service
 from harness.waiting import until
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
 from tokenwire.engines.scripted import Fail, Pause, ScriptedEngine, Step, words
+from tokenwire.telemetry import names
 from tokenwire.transport.call import Call, Handler
 from tokenwire.v1.generate_service_pb2 import GenerateRequest
 from tokenwire.v1.run_service_pb2 import GetRunRequest
@@ -34,7 +35,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 @asynccontextmanager
 async def watching(unary: Handler | None = None, stream: Handler | None = None) -> AsyncIterator[tuple[Odd, Seen]]:
     with seen() as told:
-        async with odd(unary=unary, stream=stream, tracer=told.tracers.get_tracer("test")) as running:
+        async with odd(unary=unary, stream=stream, tracer=told.tracers.get_tracer(names.SCOPE)) as running:
             yield running, told
 
 

@@ -48,6 +48,19 @@ class View:
     Raises InvalidRequestError if the cursor is past the run or inside a code point.
     """
 
+    __slots__ = (
+        "_after",
+        "_delivery",
+        "_full_text",
+        "_log",
+        "_marker",
+        "_positions",
+        "_seen",
+        "_token_ids",
+        "cursor",
+        "ended",
+    )
+
     def __init__(
         self,
         log: RunLog,

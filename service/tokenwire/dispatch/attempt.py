@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from tokenwire.dispatch.deadlines import Deadlines
 from tokenwire.dispatch.place import Place
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.strand import Strand
 from tokenwire.dispatch.watchdog import Watchdog
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
 from tokenwire.domain.events import Continuation, Dispatched
-from tokenwire.domain.generation import Generated, Job, Piece
+from tokenwire.domain.generation import Generated, Job, Piece, Pieces, taken_apart
 from tokenwire.engines.failure import cut
 
 _log = structlog.get_logger()
@@ -36,16 +37,26 @@ class Attempt:
         silence: when the engine counts as dead.
         grow: is called after each read, and makes room in the journal.
         answered: is called at the first token.
+        deadlines: those of all watchdogs.
     """
 
+    __slots__ = ("_answered", "_deadlines", "_grow", "_place", "_run", "_silence")
+
     def __init__(
-        self, run: Run, place: Place, silence: Silence, grow: Callable[[], None], answered: Callable[[], None]
+        self,
+        run: Run,
+        place: Place,
+        silence: Silence,
+        grow: Callable[[], None],
+        answered: Callable[[], None],
+        deadlines: Deadlines[Watchdog],
     ) -> None:
         self._run = run
         self._place = place
         self._silence = silence
         self._grow = grow
         self._answered = answered
+        self._deadlines = deadlines
 
     async def first(self, job: Job) -> None:
         """Writes the run from its beginning. Raises EngineError if the engine does not come to the end."""
@@ -104,36 +115,13 @@ class Attempt:
             raise cut()
 
     async def _stream(self, job: Job, strand: Strand | None) -> None:
-        run, writer, silence = self._run, self._run.writer, self._silence
-        engine, attempt = self._place.engine, run.attempt
+        engine, silence = self._place.engine, self._silence
         # Inside: an engine that takes its time to close has answered all the same.
-        watchdog = Watchdog(silence.first_token, _no_first_token, silence.stop)
-        log, waiting = run.log, True
-
-        def tell(batch: list[Generated]) -> None:
-            nonlocal waiting
-            if waiting:
-                if any(type(item) is Piece for item in batch):
-                    waiting = False
-                    watchdog.watch_for(silence.stall, _stalled)
-                    self._answered()
-            else:
-                watchdog.feed()
-            writer.write(batch if strand is None else strand.take(batch), attempt)
-            if log.size > run.share:
-                self._grow()
-            if strand is not None:
-                enough = strand.cut or writer.was_cut(strand.choice)
-            else:
-                enough = writer.overrun and writer.done
-            if enough:
-                # From here on the engine has as long as it may take to stop.
-                watchdog.watch_for(silence.stop, _HangingError)
-                raise _EnoughError
-
+        watchdog = Watchdog(silence.first_token, _no_first_token, silence.stop, self._deadlines)
+        hearing = _Hearing(self._run, strand, watchdog, silence, self._grow, self._answered)
         try:
             with watchdog:
-                await engine.generate(job, tell)
+                await engine.generate(job, hearing.tell)
         except _EnoughError:
             pass
         except _HangingError:
@@ -147,6 +135,63 @@ class Attempt:
         told = self._run.writer.prompt.token_ids
         if told and not self._run.prompt.token_ids:
             self._run.prompt = replace(self._run.prompt, token_ids=tuple(told), tokens=len(told))
+
+
+class _Hearing:
+    """Takes what one engine tells. An object: a function with as many names around it takes four times the memory."""
+
+    __slots__ = (
+        "_answered",
+        "_attempt",
+        "_clock",
+        "_grow",
+        "_run",
+        "_silence",
+        "_strand",
+        "_waiting",
+        "_watchdog",
+        "_writer",
+    )
+
+    def __init__(
+        self,
+        run: Run,
+        strand: Strand | None,
+        watchdog: Watchdog,
+        silence: Silence,
+        grow: Callable[[], None],
+        answered: Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._writer = run.writer
+        self._strand = strand
+        self._watchdog = watchdog
+        self._silence = silence
+        self._grow = grow
+        self._answered = answered
+        self._attempt = run.attempt
+        self._clock = asyncio.get_running_loop().time
+        self._waiting = True
+
+    def tell(self, batch: list[Generated]) -> None:
+        """Writes one read into the journal. Raises _EnoughError once that is all that was asked for."""
+        writer, strand, watchdog = self._writer, self._strand, self._watchdog
+        if not self._waiting:
+            watchdog.heard = self._clock()
+        elif any(isinstance(item, Piece | Pieces) for item in batch):
+            self._waiting = False
+            watchdog.watch_for(self._silence.stall, _stalled)
+            self._answered()
+        writer.write(batch if strand is None else strand.take(taken_apart(batch)), self._attempt)
+        if writer.log.size > self._run.share:
+            self._grow()
+        enough = writer.overrun and writer.done
+        if strand is not None:
+            enough = strand.cut or writer.was_cut(strand.choice)
+        if enough:
+            # From here on the engine has as long as it may take to stop.
+            watchdog.watch_for(self._silence.stop, _HangingError)
+            raise _EnoughError
 
 
 class _EnoughError(Exception):

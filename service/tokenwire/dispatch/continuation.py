@@ -15,7 +15,7 @@ from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import EngineError
 from tokenwire.domain.events import Continuation, Dispatched, FinishReason
 from tokenwire.domain.generation import ChoiceDone, Generated, Job, Piece, Prompt
-from tokenwire.domain.request import Submission
+from tokenwire.domain.request import Submission, engine_fields
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.status import ModelInfo
 
@@ -102,7 +102,7 @@ class Planner:
         parts = [await self._part(run, engine, choice, prompt if same else ()) for choice in run.writer.open_choices]
         strands = tuple(part.strand for part in parts if part.strand is not None)
         for strand in strands:
-            field = refused_field(strand.job.submission, engine, streamed=streamed)
+            field = refused_field(engine_fields(strand.job.submission), engine, streamed=streamed)
             if field is not None:
                 raise UnfitError(field)
             engine.vet(replace(strand.job.submission, model=run.model))

@@ -1,7 +1,7 @@
 """What is known of one run on its way through several attempts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Self
 
@@ -9,7 +9,7 @@ from tokenwire.dispatch.fields import refused_field
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.tries import Failover, Tries
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
-from tokenwire.domain.request import FailoverPolicy
+from tokenwire.domain.request import FailoverPolicy, engine_fields
 from tokenwire.engines.engine import Engine
 
 
@@ -18,6 +18,7 @@ class Course:
     """One run's attempts, as this process makes them.
 
     Attributes:
+        asked: what an engine must have, as `engine_fields` tells it.
         policy: whether the run is tried again.
         tries: what has failed.
         rendered_by: the engine for which the run's prompt was rendered, if that is known.
@@ -28,24 +29,26 @@ class Course:
         blamed: engines whose failure with this run was counted.
     """
 
+    asked: tuple[str, ...]
     policy: FailoverPolicy
     tries: Tries
     rendered_by: Engine | None
     streamed: bool
     first_token_at: float | None
     now: Callable[[], float]
-    blamed: set[str] = field(default_factory=set)
+    blamed: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, run: Run, failover: Failover, now: Callable[[], float], rng: Random) -> Self:
         """Begins the course of a run."""
         limit = run.submission.limits.first_token_timeout
-        engine = run.engine
+        engine, asked = run.engine, tuple(engine_fields(run.submission))
         return cls(
+            asked=asked,
             policy=run.submission.run.failover or failover.policy,
             tries=Tries(failover, now, rng),
             rendered_by=engine,
-            streamed=engine is None or refused_field(run.submission, engine, streamed=True) is None,
+            streamed=engine is None or refused_field(asked, engine, streamed=True) is None,
             first_token_at=None if limit is None else now() + limit,
             now=now,
         )

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 import structlog
@@ -12,6 +13,7 @@ from tokenwire.dispatch.attempt import Attempt, Silence
 from tokenwire.dispatch.carried import refused_anywhere
 from tokenwire.dispatch.continuation import NotContinuableError, Planner, Render, UnfitError
 from tokenwire.dispatch.course import Course
+from tokenwire.dispatch.deadlines import Deadlines
 from tokenwire.dispatch.ending import end_of, failure, stopped_error
 from tokenwire.dispatch.fields import answers_whole, refused_field
 from tokenwire.dispatch.fleet import Fleet
@@ -20,11 +22,13 @@ from tokenwire.dispatch.place import Place
 from tokenwire.dispatch.places import Wish
 from tokenwire.dispatch.run import Run, StopCause
 from tokenwire.dispatch.tries import OVERLOADED, Again, Failover, again_after
+from tokenwire.dispatch.watchdog import Watchdog
 from tokenwire.domain.errors import Code, EngineError, InvalidRequestError, TokenwireError
 from tokenwire.domain.events import Continuation, RunError
 from tokenwire.domain.generation import Job, Prompt
 from tokenwire.domain.request import FailoverPolicy, Submission
 from tokenwire.engines.engine import Engine
+from tokenwire.engines.failure import GATEWAY_EXHAUSTED
 from tokenwire.journal.journal import Journal
 
 _log = structlog.get_logger()
@@ -67,19 +71,33 @@ class Dispatcher:
         self._render = render
         self._failover = failover or Failover()
         self._rng = rng or Random()
+        self._deadlines = Deadlines(Watchdog.look)
         self._planner = Planner(fleet.engine, render, fleet.agreement)
 
-    async def execute(self, run: Run) -> None:
+    async def execute(self, run: Run, over: Callable[[Run], None] = lambda run: None) -> None:
         """Brings a run to its end. Returns when the engine has stopped and `end` is written.
 
-        A log that has text already is gone on with. Of a run that is handed over no end is written.
+        A log that has text already is gone on with. Of a run that is handed over no end is written. Whatever happens,
+        `over` is called last: one more coroutine around this one would take 300 bytes as long as the run lasts.
         """
+        observer = run.observer
+        # The task has a context of its own: every line that is written on its way tells the run.
+        structlog.contextvars.bind_contextvars(run_id=run.id)
         error: RunError | None = None
         try:
             run.begun = True
             if run.stopped is not None:
                 raise asyncio.CancelledError
-            await self._bring_to_its_end(run)
+            course = self._course(run)
+            # Not in a coroutine of its own: each that waits takes some 300 bytes.
+            while run.writer.open_choices:
+                place = await self._seat(run, course)
+                written = _written(run)
+                try:
+                    with place:
+                        await self._attempt(run, course, place)
+                except (NotContinuableError, UnfitError, TokenwireError) as problem:
+                    self._weigh(run, course, place.engine, problem, written)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if run.stopped is None or task is None:
@@ -96,56 +114,42 @@ class Dispatcher:
             if run.stopped is not None:
                 # Whatever an engine does while it is being stopped, this is why the run ends.
                 error = stopped_error(run.stopped, wrote_text=run.writer.wrote_text)
-            if run.stopped is not StopCause.HANDOVER:
-                run.log.append(end_of(run, error), run.elapsed_ms())
+            try:
+                if run.stopped is not StopCause.HANDOVER:
+                    run.log.append(end_of(run, error), run.elapsed_ms())
+            finally:
+                observer.ended()
+                over(run)
 
     async def close(self) -> None:
         """Ends what is under way beside the runs."""
         await self._fleet.agreement.close()
 
-    async def _bring_to_its_end(self, run: Run) -> None:
+    def _course(self, run: Run) -> Course:
         course = Course.of(run, self._failover, self._places.now, self._rng)
         run.attempt = max(run.attempt, run.writer.attempt)
         if run.writer.wrote_text and not run.writer.done:
             self._check_goes_on(run, course)
-        while run.writer.open_choices:
-            place = await self._seat(run, course)
-            written = _written(run)
-            try:
-                with place:
-                    await self._attempt(run, course, place)
-            except NotContinuableError as refusal:
-                raise course.refused(refusal.field) from refusal
-            except UnfitError as unfit:
-                course.tries.out[place.engine.name] = unfit.field
-            except TokenwireError as error:
-                if _written(run) > written:
-                    course.tries.progressed(_written(run) - written)
-                self._judge(run, course, place.engine, error, written)
+        return course
 
     async def _attempt(self, run: Run, course: Course, place: Place) -> None:
         engine = place.engine
         try:
-            if not run.writer.wrote_text and not run.log.choice_ends:
-                job = await self._job(run, course, engine)
-                with self._observed(run, engine, Continuation.FIRST, (job,)) as observed:
-                    attempt = self._new_attempt(run, course, place, observed)
-                    await attempt.first(replace(job, headers=observed.headers))
-                place.verdict.finish()
+            if run.writer.wrote_text or run.log.choice_ends:
+                await self._go_on(run, course, place)
                 return
-            plan = await self._planner.plan(
-                run, engine, streamed=course.streamed, rendered=course.rendered_by is not None
-            )
-            if plan.ended:
-                run.writer.write(plan.ended, run.attempt)
-            if plan.strands:
-                by = plan.by if run.writer.wrote_text else Continuation.FIRST
-                with self._observed(run, engine, by, [strand.job for strand in plan.strands]) as observed:
-                    for strand in plan.strands:
-                        strand.job = replace(strand.job, headers=observed.headers)
-                    attempt = self._new_attempt(run, course, place, observed)
-                    await attempt.going_on(plan.strands, plan.by, plan.again)
-                place.verdict.finish()
+            asked = await self._rendered(run, course, engine)
+            with self._observed(run, course, engine, Continuation.FIRST, asked, run.prompt.tokens) as observed:
+                await self._new_attempt(run, course, place, observed).first(
+                    Job(
+                        run_id=run.id,
+                        model=run.model,
+                        submission=asked,
+                        prompt=run.prompt,
+                        headers=observed.headers,
+                    )
+                )
+            place.verdict.finish()
         except InvalidRequestError as error:
             if engine is course.rendered_by and not run.writer.wrote_text:
                 # The engine for which the run was accepted: the request itself is at fault.
@@ -155,22 +159,41 @@ class Dispatcher:
             self._tell_breaker(run, course, place, error)
             raise
 
-    def _observed(self, run: Run, engine: Engine, by: Continuation, jobs: Sequence[Job]) -> AttemptObserver:
-        counts = [job.prompt.tokens for job in jobs]
-        tokens = None if None in counts else sum(count or 0 for count in counts)
-        streamed = not answers_whole(run.submission, engine)
-        return run.observer.attempt(engine, by, jobs[0].submission, tokens, streamed=streamed)
+    async def _go_on(self, run: Run, course: Course, place: Place) -> None:
+        engine = place.engine
+        plan = await self._planner.plan(run, engine, streamed=course.streamed, rendered=course.rendered_by is not None)
+        if plan.ended:
+            run.writer.write(plan.ended, run.attempt)
+        if plan.strands:
+            by = plan.by if run.writer.wrote_text else Continuation.FIRST
+            counts = [strand.job.prompt.tokens for strand in plan.strands]
+            tokens = None if None in counts else sum(count or 0 for count in counts)
+            asked = plan.strands[0].job.submission
+            with self._observed(run, course, engine, by, asked, tokens) as observed:
+                for strand in plan.strands:
+                    strand.job = replace(strand.job, headers=observed.headers)
+                attempt = self._new_attempt(run, course, place, observed)
+                await attempt.going_on(plan.strands, plan.by, plan.again)
+            place.verdict.finish()
+
+    def _observed(
+        self, run: Run, course: Course, engine: Engine, by: Continuation, asked: Submission, tokens: int | None
+    ) -> AttemptObserver:
+        return run.observer.attempt(engine, by, asked, tokens, streamed=not answers_whole(course.asked, engine))
 
     def _new_attempt(self, run: Run, course: Course, place: Place, observed: AttemptObserver) -> Attempt:
-        def answered() -> None:
-            observed.first_token()
-            self._answered(run, place)
-
+        # No closures: they live as long as the attempt, and take twice the memory.
         return Attempt(
-            run, place, self._silence(run, course, place.engine), grow=lambda: self._grow(run), answered=answered
+            run,
+            place,
+            self._silence(run, course, place.engine),
+            grow=partial(self._grow, run),
+            answered=partial(self._answered, run, place, observed),
+            deadlines=self._deadlines,
         )
 
-    async def _job(self, run: Run, course: Course, engine: Engine) -> Job:
+    async def _rendered(self, run: Run, course: Course, engine: Engine) -> Submission:
+        """Returns what the engine is asked for, and sees to it that the prompt is rendered for it."""
         if engine is not course.rendered_by or course.tries.last is not None:
             # One that has failed may have come back as another one.
             model = engine.status.model(run.model)
@@ -180,8 +203,7 @@ class Dispatcher:
             run.writer.echo = (run.prompt.text or "") if run.submission.output.echo else ""
             course.rendered_by = engine
         window = engine.status.model(run.model).context_window
-        submission = _with_limit(run.submission, run.prompt, engine.default_max_tokens, window)
-        return Job(run_id=run.id, model=run.model, submission=submission, prompt=run.prompt)
+        return _with_limit(run.submission, run.prompt, engine.default_max_tokens, window)
 
     async def _seat(self, run: Run, course: Course) -> Place:
         """Waits until an engine can be tried. Raises the last failure if none can be in time."""
@@ -192,19 +214,21 @@ class Dispatcher:
         first_token = None if run.writer.wrote_text else course.first_token_left()
         if first_token is not None and first_token <= 0:
             raise course.nobody_left(late=True)
-        avoid = set(tries.avoid)
-        free_elsewhere = any(self._places.free(one) for one in candidates if one.name not in avoid)
-        pause = tries.pause(elsewhere=free_elsewhere)
+        avoid = tries.avoid
+        pause = 0.0
+        if tries.last is not None:
+            free_elsewhere = any(self._places.free(one) for one in candidates if one.name not in avoid)
+            pause = tries.pause(elsewhere=free_elsewhere)
         if not avoid and not run.writer.wrote_text and course.rendered_by is not None:
             # Another one would have to render the prompt once more.
-            avoid = {one.name for one in self._fleet.engines if one is not course.rendered_by}
+            avoid = frozenset(one.name for one in self._fleet.engines if one is not course.rendered_by)
         seconds = tries.left if first_token is None else min(tries.left, first_token)
         late = seconds == first_token
         wish = Wish(
             candidates=lambda: self._candidates(run, course),
             choices=len(run.writer.open_choices),
             goes_on=run.attempt > 0,
-            avoid=frozenset(avoid),
+            avoid=avoid,
             begins=self._places.now() + pause if pause else -math.inf,
             not_before=tries.not_before,
             patient=tries.last is None and not late,
@@ -226,7 +250,7 @@ class Dispatcher:
         engines = [one for one in engines if one.name not in course.tries.out]
         if run.writer.wrote_text:
             return engines
-        asked, streamed = run.submission, course.streamed
+        asked, streamed = course.asked, course.streamed
         # The one for which the run was accepted takes it.
         return [
             one for one in engines if one is course.rendered_by or refused_field(asked, one, streamed=streamed) is None
@@ -240,11 +264,22 @@ class Dispatcher:
         if field is not None:
             raise course.refused(field)
 
+    def _weigh(self, run: Run, course: Course, engine: Engine, problem: Exception, written: int) -> None:
+        """Raises if an attempt's problem is the run's; else it is tried again. `written`: events before the attempt."""
+        if isinstance(problem, NotContinuableError):
+            raise course.refused(problem.field) from problem
+        if isinstance(problem, UnfitError):
+            course.tries.leave_out(engine, problem.field)
+        elif isinstance(problem, TokenwireError):
+            if _written(run) > written:
+                course.tries.progressed(_written(run) - written)
+            self._judge(run, course, engine, problem, written)
+
     def _judge(self, run: Run, course: Course, engine: Engine, error: TokenwireError, written: int) -> None:
         """Raises if a failure is the run's; else it is tried again."""
         if error.code is Code.INVALID_ARGUMENT and (course.tries.last is not None or written):
             # Another engine has taken the request.
-            course.tries.out[engine.name] = next((one.field for one in error.violations), "request")
+            course.tries.leave_out(engine, next((one.field for one in error.violations), "request"))
             return
         if again_after(error) is Again.NEVER or course.policy is FailoverPolicy.NONE:
             raise error
@@ -262,15 +297,19 @@ class Dispatcher:
             # Whoever refuses is alive.
             place.verdict.answer()
             return
+        if error.reason == GATEWAY_EXHAUSTED:
+            # Nothing was asked of the engine.
+            return
         if error.reason == "FIRST_TOKEN_TIMEOUT":
             # The last engine of a model is not shut out for being slow, and a request's own limit proves nothing.
             last = len(self._fleet.models().get(run.model, ())) < 2
             if last or run.submission.limits.first_token_timeout is not None:
                 return
         place.verdict.fail(counts=name not in course.blamed)
-        course.blamed.add(name)
+        course.blamed |= {name}
 
-    def _answered(self, run: Run, place: Place) -> None:
+    def _answered(self, run: Run, place: Place, observed: AttemptObserver) -> None:
+        observed.first_token()
         place.verdict.answer()
         if len(self._fleet.models().get(run.model, ())) > 1:
             self._fleet.agreement.learn(place.engine)
@@ -285,7 +324,7 @@ class Dispatcher:
             left = course.first_token_left()
             if left is not None:
                 first_token = max(0.0, left)
-            elif answers_whole(run.submission, engine):
+            elif answers_whole(course.asked, engine):
                 first_token = _UNBOUNDED_SECONDS
         stall = limits.stall_timeout or self._patience.stall
         return Silence(first_token=first_token, stall=stall, stop=self._patience.stop)

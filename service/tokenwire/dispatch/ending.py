@@ -25,10 +25,11 @@ def end_of(run: Run, error: RunError | None) -> End:
     reason = _STOP_REASONS[run.stopped] if run.stopped and not error else FinishReason.ERROR
     for choice in range(run.submission.n):
         run.writer.finish(choice, reason)
+    usage = run.writer.usage()
     return End(
         choices=tuple(run.log.choice_ends[choice] for choice in range(run.submission.n)),
-        usage=run.writer.usage(),
-        timings=_timings(run),
+        usage=usage,
+        timings=_timings(run, usage),
         channels=run.log.channel_ends(),
         error=error,
     )
@@ -92,7 +93,7 @@ def stopped_error(cause: StopCause, *, wrote_text: bool) -> RunError | None:
     return None
 
 
-def _timings(run: Run) -> Timings:
+def _timings(run: Run, usage: Usage) -> Timings:
     completed = run.elapsed_ms()
     firsts = [log.at_ms[0] for log in run.log.channels]
     if not firsts:
@@ -108,7 +109,7 @@ def _timings(run: Run) -> Timings:
         tokens = sum(log.tokens[-1] for log in logs) or len(times)
         if tokens > 1:
             means.append((times[-1] - times[0]) / (tokens - 1))
-    output = run.writer.usage().output_tokens
+    output = usage.output_tokens
     waited = (run.accepted_at - run.received_at) * 1000
     return Timings(
         scheduled_ms=run.scheduled_ms,

@@ -1,28 +1,29 @@
 """Whether an engine has all that a request asks for."""
 
+from collections.abc import Iterable
+
 from tokenwire.domain.errors import InvalidRequestError
-from tokenwire.domain.request import Submission, engine_fields
 from tokenwire.engines.engine import Engine
 
 
-def refused_field(submission: Submission, engine: Engine, *, streamed: bool) -> str | None:
+def refused_field(asked: Iterable[str], engine: Engine, *, streamed: bool) -> str | None:
     """Returns the first field, as engines/support.py names it, that keeps an engine from answering, or None.
 
     Args:
-        submission: the request.
+        asked: what the request asks for, as `engine_fields` tells it.
         engine: the engine that shall answer.
         streamed: whether a streaming RPC asks.
     """
-    for path in engine_fields(submission):
+    for path in asked:
         cell = engine.fields.get(path)
         if cell is None or (cell.unary_only and streamed):
             return path
     return None
 
 
-def check_fields(submission: Submission, engine: Engine, *, streamed: bool) -> None:
+def check_fields(asked: Iterable[str], engine: Engine, *, streamed: bool) -> None:
     """Refuses a request that sets what its engine does not have, by field and engine; arguments as above."""
-    path = refused_field(submission, engine, streamed=streamed)
+    path = refused_field(asked, engine, streamed=streamed)
     if path is None:
         return
     field, _, value = path.partition("=")
@@ -34,7 +35,7 @@ def check_fields(submission: Submission, engine: Engine, *, streamed: bool) -> N
     )
 
 
-def answers_whole(submission: Submission, engine: Engine) -> bool:
+def answers_whole(asked: Iterable[str], engine: Engine) -> bool:
     """Whether the engine answers such a request as a whole only."""
-    cells = (engine.fields.get(path) for path in engine_fields(submission))
-    return any(cell is not None and cell.unary_only for cell in cells)
+    fields = engine.fields
+    return any(path in fields and fields[path].unary_only for path in asked)

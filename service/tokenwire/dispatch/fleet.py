@@ -13,7 +13,7 @@ from tokenwire.dispatch.breaker import BreakerLimits
 from tokenwire.dispatch.places import Places
 from tokenwire.domain.errors import Code, NotFoundError, TokenwireError
 from tokenwire.engines.engine import Engine
-from tokenwire.engines.status import EngineState
+from tokenwire.engines.status import EngineState, ModelInfo
 
 # Requests for unknown models do not make the engines busy.
 ASK_SECONDS = 1.0
@@ -63,6 +63,9 @@ class Fleet:
         self.places = Places(self.engines, now, rng or Random(), limits)
         self._asking = asyncio.Lock()
         self._asked_at = -math.inf
+        # What the engines told of their models, and what was made of it.
+        self._told: list[tuple[ModelInfo, ...]] = []
+        self._models: Mapping[str, Sequence[Engine]] = {}
 
     async def start(self) -> None:
         """Begins to bring every engine up."""
@@ -82,13 +85,17 @@ class Fleet:
         """The model of requests that name none; empty while no engine has told its models."""
         return self._default_model or next(iter(self.models()), "")
 
-    def models(self) -> dict[str, list[Engine]]:
+    def models(self) -> Mapping[str, Sequence[Engine]]:
         """Returns the engines of each model, in the order of the settings."""
-        models: dict[str, list[Engine]] = {}
-        for engine in self.engines:
-            for model in engine.status.models:
-                models.setdefault(model.name, []).append(engine)
-        return models
+        told = [engine.status.models for engine in self.engines]
+        if told != self._told:
+            # Asked for several times a run, while it changes hardly ever.
+            models: dict[str, list[Engine]] = {}
+            for engine, its in zip(self.engines, told, strict=True):
+                for model in its:
+                    models.setdefault(model.name, []).append(engine)
+            self._told, self._models = told, models
+        return self._models
 
     def engine(self, name: str) -> Engine | None:
         """Returns the engine of a name, if there is one."""

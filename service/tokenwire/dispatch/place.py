@@ -16,19 +16,20 @@ class Place:
         verdict: what the attempt says of the engine.
     """
 
-    __slots__ = ("_release", "engine", "verdict")
+    __slots__ = ("_choices", "_release", "engine", "verdict")
 
-    def __init__(self, engine: Engine, verdict: Pass, release: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, verdict: Pass, release: Callable[[Engine, int], None], choices: int) -> None:
         self.engine = engine
         self.verdict = verdict
-        self._release: Callable[[], None] | None = release
+        self._release: Callable[[Engine, int], None] | None = release
+        self._choices = choices
 
     def release(self) -> None:
         """Gives the place back; the second time nothing happens."""
         release, self._release = self._release, None
         if release is not None:
             self.verdict.leave()
-            release()
+            release(self.engine, self._choices)
 
     def __enter__(self) -> Self:
         return self

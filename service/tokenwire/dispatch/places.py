@@ -151,7 +151,7 @@ class Places:
             return None
         best = min(free, key=lambda one: (one.name in wish.avoid, *self.busy(one)))
         self._running[best.name] += wish.choices
-        return Place(best, self.breaker(best).enter(), partial(self._release, best, wish.choices))
+        return Place(best, self.breaker(best).enter(), self._release, wish.choices)
 
     def _comes(self, engine: Engine) -> bool:
         return engine.status.state is EngineState.LOADING or self.free(engine)

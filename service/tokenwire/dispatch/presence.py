@@ -1,9 +1,10 @@
 """Who reads a run, here and at other processes, and what happens when nobody does."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from tokenwire.dispatch.run import Run, StopCause
@@ -60,27 +61,29 @@ class Presence:
         self._asking: set[asyncio.Task[None]] = set()
         self.readings: set[Reading] = set()
 
-    @contextmanager
-    def reading(self, run: Run) -> Iterator[Reading]:
+    def reading(self, run: Run) -> AbstractContextManager[Reading]:
         """Counts a reader; when the last one leaves, the run's grace begins."""
+        return _Stay(self, run)
+
+    def enters(self, run: Run, reading: Reading) -> None:
+        """A reader has come."""
         run.readers += 1
         _stop_timer(run)
         if run.readers == 1:
             self._journal.attend(run.id, 1)
-        reading = Reading()
         self.readings.add(reading)
-        try:
-            yield reading
-        finally:
-            self.readings.discard(reading)
-            run.readers -= 1
-            if reading.detached:
-                # Others may still read, and leave before it is back.
-                run.kept_until = max(run.kept_until, asyncio.get_running_loop().time() + reading.detached)
-            # Of a run that was let go the journal may have other readers by now.
-            if run.readers == 0 and run.handed_over is None:
-                self._journal.attend(run.id, 0)
-                self.alone(run)
+
+    def leaves(self, run: Run, reading: Reading) -> None:
+        """A reader has gone."""
+        self.readings.discard(reading)
+        run.readers -= 1
+        if reading.detached:
+            # Others may still read, and leave before it is back.
+            run.kept_until = max(run.kept_until, asyncio.get_running_loop().time() + reading.detached)
+        # Of a run that was let go the journal may have other readers by now.
+        if run.readers == 0 and run.handed_over is None:
+            self._journal.attend(run.id, 0)
+            self.alone(run)
 
     def alone(self, run: Run, at_least: float = 0.0) -> None:
         """Begins the grace of a run that nobody reads here; it has so many seconds at least."""
@@ -124,6 +127,26 @@ class Presence:
             # The last of them says so when it leaves; this is for those that cannot.
             later = min(2 * again, ASK_AGAIN_MAX_SECONDS)
             run.grace_timer = asyncio.get_running_loop().call_later(again, self._orphan, run, later)
+
+
+class _Stay(Reading):
+    """A reading as a context. No generator: it is held as long as a stream lasts."""
+
+    __slots__ = ("_presence", "_run")
+
+    def __init__(self, presence: Presence, run: Run) -> None:
+        super().__init__()
+        self._presence = presence
+        self._run = run
+
+    def __enter__(self) -> Reading:
+        self._presence.enters(self._run, self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._presence.leaves(self._run, self)
 
 
 def _stop_timer(run: Run) -> None:

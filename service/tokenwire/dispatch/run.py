@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
+from tokenwire.dispatch.deadlines import Deadline
 from tokenwire.dispatch.observer import UNOBSERVED_RUN, RunObserver
 from tokenwire.dispatch.writer import Writer
 from tokenwire.domain.context import Clock
@@ -131,7 +132,7 @@ class Run:
         self.begun = False
         self.task: asyncio.Task[None] | None = None
         self.grace_timer: asyncio.TimerHandle | None = None
-        self.duration_timer: asyncio.TimerHandle | None = None
+        self.duration_timer: Deadline[Run] | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
         self.writer = self._new_writer()
         self._monotonic: Callable[[], float] = clock.monotonic
@@ -190,8 +191,17 @@ class Run:
                 # An engine that hangs while it is closed is torn out of it.
                 self.stop_timer = asyncio.get_running_loop().call_later(self._stop_seconds, self.task.cancel)
 
+    def stop_timers(self) -> None:
+        """Calls off what would end the run later."""
+        for timer in (self.duration_timer, self.grace_timer, self.stop_timer):
+            if timer is not None:
+                timer.cancel()
+
     def let_go(self) -> None:
-        """Drops what only the engine needed: an ended run is kept for its whole retention."""
+        """Drops what only the writing of it needed: an ended run is kept for its whole retention."""
+        # In its last step, nothing of it waits any more.
+        self.task = None
+        self.observer = UNOBSERVED_RUN
         self.prompt = Prompt()
         self.submission = replace(self.submission, prompt=None, prompt_ids=(), messages=(), tools=(), constraint=None)
 

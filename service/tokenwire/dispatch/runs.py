@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 
 import structlog
 
+from tokenwire.dispatch.deadlines import Deadline, Deadlines
 from tokenwire.dispatch.dispatcher import Dispatcher
 from tokenwire.dispatch.ending import cancelled_in_advance
 from tokenwire.dispatch.fleet import Route
@@ -56,7 +57,9 @@ class Runs:
         self._by_id: dict[str, Run] = {}
         self._by_request: dict[tuple[str, str], Run] = {}
         self._accepting = Turns()
-        self._forgetting: dict[str, asyncio.TimerHandle] = {}
+        self._durations = Deadlines[Run](lambda run: run.stop(StopCause.TIME_LIMIT))
+        self._retentions = Deadlines[Run](self._forget)
+        self._forgetting: dict[str, Deadline[Run]] = {}
         self._cancelled: dict[tuple[str, str], Run] = {}
         self._draining = False
 
@@ -190,8 +193,8 @@ class Runs:
 
     async def close(self) -> None:
         """Forgets every run; none may be running."""
-        for timer in self._forgetting.values():
-            timer.cancel()
+        self._durations.close()
+        self._retentions.close()
         await self.presence.close()
         for run in list(self._by_id.values()):
             self._forget(run)
@@ -240,28 +243,20 @@ class Runs:
         if run is not None and run.here:
             self.presence.alone(run)
 
-    async def _execute(self, run: Run) -> None:
-        observer = run.observer
-        # The task has a context of its own: every line that is written on its way tells the run.
-        structlog.contextvars.bind_contextvars(run_id=run.id)
-        try:
-            await self._dispatcher.execute(run)
-        finally:
-            observer.ended()
-            for timer in (run.duration_timer, run.grace_timer, run.stop_timer):
-                if timer is not None:
-                    timer.cancel()
-            # An engine that could not be stopped may outlive the server's own stop.
-            if self._by_id.get(run.id) is run and run.log.closed:
-                self._ended(run)
-            elif self._by_id.get(run.id) is run and run.handed_over is not None:
-                self._forget(run)
+    def _over(self, run: Run) -> None:
+        """Hears that nothing more is written here."""
+        run.stop_timers()
+        # An engine that could not be stopped may outlive the server's own stop.
+        if self._by_id.get(run.id) is run and run.log.closed:
+            self._ended(run)
+        elif self._by_id.get(run.id) is run and run.handed_over is not None:
+            self._forget(run)
 
     def _begin(self, run: Run, limit: float) -> None:
         loop = asyncio.get_running_loop()
         run.observer.accepted(run)
-        run.task = loop.create_task(self._execute(run), name=f"run {run.id}")
-        run.duration_timer = loop.call_later(max(0.0, limit), run.stop, StopCause.TIME_LIMIT)
+        run.task = loop.create_task(self._dispatcher.execute(run, self._over), name=f"run {run.id}")
+        run.duration_timer = self._durations.set(loop.time() + max(0.0, limit), run)
 
     async def _open(
         self,
@@ -375,7 +370,7 @@ class Runs:
         if ended_at is None:
             self._journal.settle(run.id, run.ended_at)
         left = max(0.0, run.expires_at - self._clock.wall())
-        self._forgetting[run.id] = asyncio.get_running_loop().call_later(left, self._forget, run)
+        self._forgetting[run.id] = self._retentions.set(asyncio.get_running_loop().time() + left, run)
 
     def _forget(self, run: Run) -> None:
         if run.grace_timer is not None:

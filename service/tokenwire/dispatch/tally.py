@@ -20,6 +20,8 @@ class Tally:
         written: for each choice how many tokens it has; its writer counts on.
     """
 
+    __slots__ = ("_base", "_goes_on", "_log", "_parts", "_read", "_totals", "again", "prompt", "trailing", "written")
+
     def __init__(self, log: RunLog) -> None:
         updates = [marked.marker.usage for marked in log.markers if isinstance(marked.marker, UsageUpdate)]
         last = updates[-1] if updates else Usage()

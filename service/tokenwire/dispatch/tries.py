@@ -1,9 +1,11 @@
 """How often, where and when a run whose engine failed is tried again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
+from types import MappingProxyType
+from typing import Any
 
 from tokenwire.dispatch.backoff import Backoff
 from tokenwire.domain.errors import Code, EngineError, TokenwireError
@@ -16,6 +18,9 @@ _ITS_OWN = frozenset({"UPSTREAM_AUTH", "MODEL_NOT_FOUND", "UPSTREAM_PROTOCOL", "
 _NOT_ASKED = "ENGINE_UNREACHABLE"
 # An engine that says so lives, and knows when it wants to be asked again.
 OVERLOADED = frozenset({"ENGINE_OVERLOADED", "UPSTREAM_RATE_LIMITED", "ENGINE_OUT_OF_MEMORY"})
+# One for all runs: an empty set takes 200 bytes, and most have one attempt.
+_NOBODY: frozenset[str] = frozenset()
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 # What an attempt has written at least, in events, if the failures before it are to count no more.
 PROGRESS_EVENTS = 16
 
@@ -70,6 +75,8 @@ class Tries:
         not_before: when engines want to be asked again, in the time of `now`.
     """
 
+    __slots__ = ("_asked", "_failover", "_failures", "_now", "_rng", "_since", "avoid", "last", "not_before", "out")
+
     def __init__(self, failover: Failover, now: Callable[[], float], rng: Random) -> None:
         self._failover = failover
         self._now = now
@@ -78,9 +85,9 @@ class Tries:
         self._asked = 0
         self._since = 0.0
         self.last: TokenwireError | None = None
-        self.out: dict[str, str] = {}
-        self.avoid: set[str] = set()
-        self.not_before: dict[str, float] = {}
+        self.out: Mapping[str, str] = _NOTHING
+        self.avoid: frozenset[str] = _NOBODY
+        self.not_before: Mapping[str, float] = _NOTHING
 
     def progressed(self, events: int) -> None:
         """Says that the attempt that failed had written text, in so many events.
@@ -94,7 +101,7 @@ class Tries:
         self._failures = 0
         self._asked = 0
         self.out = {name: field for name, field in self.out.items() if field}
-        self.avoid.clear()
+        self.avoid = _NOBODY
 
     def failed(self, error: TokenwireError, engine: Engine) -> None:
         """Notes a failure."""
@@ -103,11 +110,15 @@ class Tries:
         self._failures += 1
         self._asked += error.reason != _NOT_ASKED
         self.last = error
-        self.avoid.add(engine.name)
+        self.avoid |= {engine.name}
         if again_after(error) is Again.ELSEWHERE:
-            self.out[engine.name] = ""
+            self.leave_out(engine)
         elif error.reason in OVERLOADED and error.retry_after:
-            self.not_before[engine.name] = self._now() + error.retry_after
+            self.not_before = {**self.not_before, engine.name: self._now() + error.retry_after}
+
+    def leave_out(self, engine: Engine, field: str = "") -> None:
+        """Asks an engine no more; `field`: for which it cannot go on, if that is why."""
+        self.out = {**self.out, engine.name: field}
 
     @property
     def used_up(self) -> bool:

@@ -49,6 +49,11 @@ class WaitingLine:
             patient: whether to wait as long again, asked each time that they are over.
             waits: is called if there is no place at once.
         """
+        if not len(self):
+            # Nobody comes before it; mostly there is a place, and no need to wait in line.
+            place = want(Counter())
+            if place is not None:
+                return place
         waiter = _Waiter(want)
         line = self._going_on if goes_on else self._new
         line[waiter] = None
@@ -72,6 +77,8 @@ class WaitingLine:
 
     def serve(self) -> None:
         """Gives out what there is. Is called whenever something may have become free."""
+        if not len(self):
+            return
         kept: Counter[str] = Counter()
         for waiter in list(chain(self._going_on, self._new)):
             if len(kept) >= self._engines and min(kept.values()) >= ALL:

@@ -5,26 +5,44 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tokenwire.dispatch.deadlines import Deadline, Deadlines
 from tokenwire.domain.errors import TokenwireError
 
 
 class Watchdog:
     """Cancels the task inside it when it was not fed in time, and raises an error instead of the cancellation.
 
-    One timer for the whole attempt: feeding moves a deadline, and the timer looks at it when it fires. What does not
-    end when it is cancelled is cancelled again, after `insist` seconds each time.
+    Feeding moves a point in time, which is looked at when the deadline comes that was set for it. What does not end
+    when it is cancelled is cancelled again, after `insist` seconds each time.
+
+    Args:
+        seconds: of silence that are allowed.
+        error: what it then fails with.
+        insist: see above.
+        deadlines: those of all watchdogs, which call `look`; None: its own.
+
+    Attributes:
+        heard: when something came last, on the event loop's clock: setting it is as good as `feed`, and no call.
     """
 
-    def __init__(self, seconds: float, error: Callable[[], TokenwireError], insist: float = 5.0) -> None:
+    __slots__ = ("_cancels", "_deadline", "_deadlines", "_error", "_insist", "_loop", "_seconds", "_task", "heard")
+
+    def __init__(
+        self,
+        seconds: float,
+        error: Callable[[], TokenwireError],
+        insist: float = 5.0,
+        deadlines: "Deadlines[Watchdog] | None" = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._time = self._loop.time
         self._seconds = seconds
         self._error = error
         self._insist = insist
         self._cancels = 0
         self._task: asyncio.Task[object] | None = None
-        self._heard = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self.heard = 0.0
+        self._deadlines = Deadlines(Watchdog.look) if deadlines is None else deadlines
+        self._deadline: Deadline[Watchdog] | None = None
 
     def watch_for(self, seconds: float, error: Callable[[], TokenwireError]) -> None:
         """From now on allows so many seconds of silence, and fails with this error."""
@@ -34,7 +52,7 @@ class Watchdog:
 
     def feed(self) -> None:
         """Says that something came."""
-        self._heard = self._time()
+        self.heard = self._loop.time()
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
@@ -45,8 +63,8 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if not self._cancels or self._task is None:
             return
         for _ in range(self._cancels):
@@ -55,15 +73,17 @@ class Watchdog:
         if left == 0 and isinstance(error, asyncio.CancelledError):
             raise self._error() from error
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._heard + self._seconds, self._look)
-
-    def _look(self) -> None:
-        if self._loop.time() < self._heard + self._seconds and not self._cancels:
-            self._timer = self._loop.call_at(self._heard + self._seconds, self._look)
+    def look(self) -> None:
+        """Cancels the task, if there was silence for so long; looks again later."""
+        now = self._loop.time()
+        if now < self.heard + self._seconds and not self._cancels:
+            self._arm()
         elif self._task is not None:
             self._cancels += 1
             self._task.cancel()
-            self._timer = self._loop.call_later(self._insist, self._look)
+            self._deadline = self._deadlines.set(now + self._insist, self)
+
+    def _arm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._deadlines.set(self.heard + self._seconds, self)

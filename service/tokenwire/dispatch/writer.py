@@ -20,6 +20,7 @@ from tokenwire.domain.generation import (
     ChoiceDone,
     Generated,
     Piece,
+    Pieces,
     PrefillProgress,
     PromptLogprobs,
     PromptRead,
@@ -39,6 +40,8 @@ _ANSWERED = (
     FinishReason.TOOL_CALLS,
     FinishReason.CONTENT_FILTER,
 )
+# Of these a run mostly has none, and an empty set of its own would take 200 bytes.
+_NO_CHOICES: frozenset[int] = frozenset()
 
 
 class _Held:
@@ -72,6 +75,24 @@ class Writer:
         overrun: whether a choice was cut because the engine wrote more than was asked for.
     """
 
+    __slots__ = (
+        "_again",
+        "_choices",
+        "_cut",
+        "_echoed",
+        "_elapsed_ms",
+        "_held",
+        "_max_tokens",
+        "_tally",
+        "_written",
+        "attempt",
+        "echo",
+        "log",
+        "overrun",
+        "prefill",
+        "window",
+    )
+
     def __init__(
         self, log: RunLog, elapsed_ms: Callable[[], int], choices: int, max_tokens: int | None, echo: str = ""
     ) -> None:
@@ -82,7 +103,7 @@ class Writer:
         self.attempt = dispatched[-1].attempt if dispatched else 0
         self.echo = echo
         self.overrun = False
-        self._cut: set[int] = set()
+        self._cut = _NO_CHOICES
         self._choices = choices
         self._max_tokens = max_tokens
         self._elapsed_ms = elapsed_ms
@@ -90,7 +111,8 @@ class Writer:
         # For each token: one look-up less.
         self._again, self._written = self._tally.again, self._tally.written
         self._held: dict[Channel, _Held] = {}
-        self._echoed = {each.channel.choice for each in log.channels if each.channel.kind is ChannelKind.TEXT}
+        texts = [each.channel for each in log.channels if each.channel.kind is ChannelKind.TEXT]
+        self._echoed = frozenset(channel.choice for channel in texts) if texts else _NO_CHOICES
 
     def begin(self, again: Mapping[int, int], parts: int = 1) -> None:
         """Begins another attempt: tokens of the last one that have no text are dropped, as they are written again.
@@ -109,6 +131,8 @@ class Writer:
         for item in batch:
             if type(item) is Piece:
                 self._piece(item, now)
+            elif type(item) is Pieces:
+                self._pieces(item, now)
             elif isinstance(item, CallHead):
                 if self._takes(item.channel.choice):
                     self.log.add(ToolCallHead(channel=item.channel, id=item.id, name=item.name), now)
@@ -135,7 +159,7 @@ class Writer:
         if reason is FinishReason.LENGTH and self._window_full(choice):
             reason = FinishReason.CONTEXT_LENGTH
         if self.echo and choice not in self._echoed and reason in _ANSWERED:
-            self._echoed.add(choice)
+            self._echoed |= {choice}
             self.log.append_text(Channel(choice), self.echo, self._elapsed_ms())
         held = {channel: self._held.pop(channel) for channel in sorted(self._held) if channel.choice == choice}
         self._tally.trailing += sum(one.count for one in held.values())
@@ -215,11 +239,11 @@ class Writer:
         if self._max_tokens is not None:
             written = self._written[choice] = self._written.get(choice, 0) + count
             if written > self._max_tokens:
-                self._cut.add(choice)
+                self._cut |= {choice}
                 self.overrun = True
                 self.finish(choice, FinishReason.LENGTH)
                 return
-        held = self._held.get(piece.channel)
+        held = self._held.get(piece.channel) if self._held else None
         if not piece.text:
             if held is None:
                 held = self._held[piece.channel] = _Held()
@@ -232,9 +256,28 @@ class Writer:
             del self._held[piece.channel]
         text = piece.text
         if self.echo and piece.channel.kind is ChannelKind.TEXT and choice not in self._echoed:
-            self._echoed.add(choice)
+            self._echoed |= {choice}
             text = self.echo + text
         self.log.append_text(piece.channel, text, now, ids, count, logprobs)
+
+    def _pieces(self, pieces: Pieces, now: int) -> None:
+        """Appends them in one step, if there is nothing to be seen to between them."""
+        channel, choice = pieces.channel, pieces.channel.choice
+        written = self._written.get(choice, 0) + sum(map(len, pieces.token_ids))
+        if (
+            self._again
+            or self._held
+            or (self.echo and choice not in self._echoed)
+            or choice in self.log.choice_ends
+            or choice >= self._choices
+            or (self._max_tokens is not None and written > self._max_tokens)
+        ):
+            for piece in pieces.apart():
+                self._piece(piece, now)
+            return
+        if self._max_tokens is not None:
+            self._written[choice] = written
+        self.log.append_texts(channel, pieces.texts, now, pieces.token_ids)
 
     def _prompt_logprobs(self, logprobs: Sequence[TokenLogprob], now: int) -> None:
         """Appends the prompt's log probabilities, as many to an event as a message can carry."""

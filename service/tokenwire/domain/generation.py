@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.events import FinishReason, TokenLogprob
 from tokenwire.domain.request import Submission
@@ -31,19 +33,38 @@ class Job:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class Piece:
+class Piece(msgspec.Struct, kw_only=True, gc=False):
     """Text of one channel as the engine cut it; ids and log probabilities where it tells them.
 
     `text` may be empty: the tokens then have no text of their own yet. `token_count` is None if the engine does not
     tell how many tokens this is.
     """
 
+    # Made in C: one comes with each token, and a dataclass makes itself in Python. It holds no cycles.
+
     channel: Channel
     text: str
     token_ids: Sequence[int] = ()
     token_count: int | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Pieces(msgspec.Struct, kw_only=True, gc=False):
+    """Pieces of one channel that came one after the other in one read, each with a text and without log probabilities.
+
+    `token_ids` holds those of each, as many as it has tokens; none where the engine does not tell them.
+    """
+
+    channel: Channel
+    texts: list[str]
+    token_ids: list[Sequence[int]]
+
+    def apart(self) -> list[Piece]:
+        """Returns them one by one."""
+        return [
+            Piece(channel=self.channel, text=text, token_ids=ids, token_count=len(ids) or None)
+            for text, ids in zip(self.texts, self.token_ids, strict=True)
+        ]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +121,19 @@ class Totals:
     reasoning_tokens: int | None = None
 
 
-Generated = Piece | CallHead | PrefillProgress | PromptRead | PromptLogprobs | ChoiceDone | Totals
+Generated = Piece | Pieces | CallHead | PrefillProgress | PromptRead | PromptLogprobs | ChoiceDone | Totals
+
+
+def taken_apart(told: Sequence[Generated]) -> list[Generated]:
+    """Returns the same with Pieces as single ones."""
+    single: list[Generated] = []
+    for item in told:
+        if isinstance(item, Pieces):
+            single += item.apart()
+        else:
+            single.append(item)
+    return single
+
 
 # Takes what one read of an engine tells. It runs where the bytes arrive: it must not wait.
 Tell = Callable[[list[Generated]], None]

@@ -1,10 +1,12 @@
 """What a client asks for. None, or an empty tuple, means that a field was not set."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from enum import IntEnum, StrEnum
+from sys import intern
 
 from tokenwire.domain.cursor import ChannelKind, Cursor
+from tokenwire.domain.set_fields import set_fields
 
 
 class SamplingPreset(IntEnum):
@@ -225,7 +227,7 @@ class Submission:
     """A request for a run: exactly one of prompt, prompt_ids and messages is set.
 
     `system` of a Generate is already the first of `messages` here; `fingerprint` is equal for requests that differ in
-    delivery alone.
+    delivery alone, and empty for those without a request id.
     """
 
     model: str = ""
@@ -294,10 +296,9 @@ def engine_fields(submission: Submission) -> Iterator[str]:
 
 
 def _paths(value: object, prefix: str) -> Iterator[str]:
-    assert is_dataclass(value)
-    for spec in fields(value):
-        path = f"{prefix}{spec.name}"
-        inner = getattr(value, spec.name)
+    for name, inner in set_fields(value):
+        # Runs keep it, and there are few.
+        path = intern(f"{prefix}{name}")
         if path in _OWN or path in ("tool_choice", "reasoning") or inner is None or inner in ((), ""):
             continue
         if isinstance(inner, Role):

@@ -1,97 +1,188 @@
-"""One request whose reply is a stream, on a connection of its own: the engine's end of the way that every token goes.
+"""A connection on which streams are asked for, one after another: the engine's end of the way that every token goes.
 
 Each token of each run passes here. A client library would wake a task for each, through a reader, a response and a
-stream of its own; this hands the bytes on where they arrive.
+stream of its own; this hands the payloads on where their bytes arrive.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from contextlib import suppress
+from typing import cast
 
 import httptools
 
-from tokenwire.domain.errors import Code, EngineError
-from tokenwire.engines.failure import cut, garbled, refusal, retry_after
+from tokenwire.domain.errors import EngineError
+from tokenwire.engines.failure import cut, garbled
+from tokenwire.engines.framing import EVENTS, EventSplitter, Framing, LineSplitter
+from tokenwire.engines.refused import Refused
 
-MAX_ERROR_BYTES = 64 * 1024
+# The end of a connection that was being closed when the request went out comes within a round trip.
+_UNHEARD_SECONDS = 1.0
+# uvloop reads on while its buffer of 250 KiB comes back full: megabytes, before anybody else has a turn.
+LARGE_READ_BYTES = 131_072
 
-# Takes the bytes of one read, and returns whether the answer is whole.
-ReadChunk = Callable[[bytes], bool]
+# Takes the payloads of one read, and returns whether the answer is whole.
+ReadPayloads = Callable[[list[bytes]], bool]
+
+_TOLD = frozenset({b"content-type", b"content-encoding", b"content-length", b"transfer-encoding", b"retry-after"})
+_BROKEN = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+
+
+class UnheardError(Exception):
+    """A connection that had waited for a request ended before a byte of the reply came."""
 
 
 class Exchange(asyncio.Protocol):
-    """Sends a request and hands out the body of its reply, if that is a stream.
+    """Sends a request and hands out the body of its reply, if that is a stream; then the next one.
 
     Args:
-        request: all its bytes.
-        media_type: what the reply must be.
-        read: is called for each read with what came of the body, framing taken off. What it raises ends the exchange.
         wall: wall-clock seconds, for Retry-After dates.
+        ended: is called with this when the connection has ended.
 
     Attributes:
-        done: ends when `read` says that the answer is whole or the reply ends, and fails with EngineError else.
+        made_at: when the connection was made, in the event loop's seconds.
     """
 
-    def __init__(self, request: bytes, media_type: str, read: ReadChunk, wall: Callable[[], float]) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._request = request
-        self._media_type = media_type
-        self._read = read
+    __slots__ = (
+        "_answered",
+        "_bounded",
+        "_complete",
+        "_done",
+        "_ended",
+        "_framing",
+        "_headers",
+        "_keeps",
+        "_parser",
+        "_parts",
+        "_read",
+        "_refused",
+        "_splitter",
+        "_transport",
+        "_unheard_until",
+        "_wall",
+        "_whole",
+        "made_at",
+        "on_body",
+    )
+
+    # Both are there as long as the connection is.
+    _transport: asyncio.Transport
+    _parser: httptools.HttpResponseParser
+    _done: asyncio.Future[None] | None
+    _read: ReadPayloads
+    _splitter: EventSplitter | LineSplitter | None
+    _refused: Refused | None
+    _headers: dict[bytes, bytes]
+
+    def __init__(self, wall: Callable[[], float], ended: Callable[["Exchange"], None]) -> None:
         self._wall = wall
-        self._transport: asyncio.Transport | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._answered = self._accepted = self._complete = False
-        self._body: list[bytes] = []
+        self._ended = ended
         # Parts of the body, until the whole read is parsed.
-        self.on_body = self._body.append
-        self._error_body = b""
-        # It calls what is named on_*.
-        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        self._done = None
+        self._answered = self._bounded = self._complete = self._whole = self._keeps = False
+        self._unheard_until = self.made_at = 0.0
+        self._forget()
+
+    @property
+    def ready(self) -> bool:
+        """Whether another request can be sent: the last reply is at its end, and the connection is open."""
+        return self._complete and self._keeps and not self._transport.is_closing()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the reply stopped inside an event."""
+        return self._splitter is not None and self._splitter.unfinished
+
+    def ask(self, request: bytes, framing: Framing, read: ReadPayloads) -> asyncio.Future[None]:
+        """Sends a request.
+
+        Args:
+            request: all its bytes.
+            framing: what the reply must be, and what splits it.
+            read: is called for each read that brings payloads. What it raises ends the exchange.
+
+        Returns what ends when `read` says that the answer is whole or the reply ends, and fails with EngineError or
+        UnheardError else.
+        """
+        loop = asyncio.get_running_loop()
+        # Only a connection that has waited may have been closed without our knowing.
+        self._unheard_until = loop.time() + _UNHEARD_SECONDS if self._complete else 0.0
+        self._framing = framing
+        self._read = read
+        self._headers = {}
+        self._answered = self._bounded = self._complete = self._whole = False
+        self._keeps = True
+        self._done = done = loop.create_future()
+        self._transport.write(request)
+        return done
 
     def pause(self) -> None:
-        """Reads no further for a while."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Reads no further for a while, if the reply goes on."""
+        if not self._complete and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Reads on."""
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def release(self) -> bool:
+        """Lets go of what the exchange was for. Returns whether the connection can be used again once it is `ready`.
+
+        That is so if the reply has ended, or its reader had the whole answer: its end is then on its way.
+        """
+        done, self._done = self._done, None
+        if done is not None and not done.cancel() and not done.cancelled():
+            # Who is not interested has nothing to retrieve.
+            done.exception()
+        self._forget()
+        # A server that has answered before it had the whole request may take the rest for the next one.
+        sent = not self._transport.get_write_buffer_size()
+        return sent and self._keeps and (self._complete or self._whole)
 
     def close(self) -> None:
         """Closes the connection, which is how engines learn that nobody listens."""
-        if not self.done.cancel() and not self.done.cancelled():
-            # Who is not interested has nothing to retrieve.
-            self.done.exception()
-        if self._transport is not None:
-            # An orderly end would wait for a request that the engine does not read.
-            self._transport.abort()
+        # An orderly end would wait for a request that the engine does not read.
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Sends the request."""
+        """Takes the connection."""
+        self.made_at = asyncio.get_running_loop().time()
         # uvloop's is one in all but name.
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(self._request)
-        self._request = b""
+        # It calls what is named on_*, and reads one reply after another.
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Takes one read."""
-        if self.done.done():
+        done = self._done
+        if done is None or done.done():
+            self._read_on(data)
             return
+        if len(data) >= LARGE_READ_BYTES:
+            self.pause()
+            asyncio.get_running_loop().call_soon(self.resume)
         failure: EngineError | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            failure = cut() if self._answered else garbled()
+        except _BROKEN:
+            self._keeps = False
+            if not self._complete:
+                failure = cut() if self._answered else garbled()
         try:
-            body = self._body
-            if body:
-                part = body[0] if len(body) == 1 else b"".join(body)
-                body.clear()
-                if not self._accepted:
-                    self._refused(part)
-                elif self._read(part):
-                    self.done.set_result(None)
+            parts = self._parts
+            if parts:
+                part = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                if self._splitter is not None:
+                    payloads = self._splitter.feed(part)
+                    if payloads and self._read(payloads):
+                        self._whole = True
+                        done.set_result(None)
+                elif self._refused is not None:
+                    self._refused.add(part)
             if failure is not None:
                 raise failure
             if self._complete:
@@ -101,21 +192,30 @@ class Exchange(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the exchange, if its reply had not ended."""
-        if self.done.done():
+        self._ended(self)
+        # The parser holds this, by the methods that it calls.
+        del self._parser
+        if self._done is None or self._done.done():
             return
+        if asyncio.get_running_loop().time() < self._unheard_until:
+            self._fail(UnheardError())
         # A body without a length ends here; any other one is cut.
-        bounded = b"content-length" in self._headers or b"transfer-encoding" in self._headers
-        if exc is not None or not self._answered or bounded:
+        elif exc is not None or not self._answered or self._bounded:
             self._fail(cut())
-            return
-        try:
+        else:
             self._end()
-        except EngineError as error:
-            self._fail(error)
+
+    def on_message_begin(self) -> None:
+        """Notes that the server has heard the request. Nothing is read of what begins after the end of the reply."""
+        if self._complete:
+            raise httptools.HttpParserError
+        self._unheard_until = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keeps a header."""
-        self._headers[name.lower()] = value
+        """Keeps a header that tells something here; what follows the body does not."""
+        name = name.lower()
+        if name in _TOLD and not self._answered:
+            self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Looks whether the reply is a stream."""
@@ -123,77 +223,57 @@ class Exchange(asyncio.Protocol):
         if status < 200:
             return
         self._answered = True
-        kind = self._headers.get(b"content-type", b"").lower()
-        encoding = self._headers.get(b"content-encoding", b"identity").lower()
-        self._accepted = status == 200 and kind.startswith(self._media_type.encode()) and encoding == b"identity"
+        headers, self._headers = self._headers, _NONE
+        self._bounded = b"content-length" in headers or b"transfer-encoding" in headers
+        kind = headers.get(b"content-type", b"").lower()
+        encoding = headers.get(b"content-encoding", b"identity").lower()
+        if status == 200 and kind.startswith(self._framing.media_type.encode()) and encoding == b"identity":
+            self._splitter = self._framing.splitter()
+        else:
+            self._refused = Refused(status, headers.get(b"retry-after"), self._wall)
 
     def on_message_complete(self) -> None:
         """Notes the end of the reply; one that only says that there will be a reply is none."""
-        if self._answered:
-            self._complete = True
-        else:
+        if not self._answered:
             self._headers.clear()
+            return
+        self._complete = True
+        self._keeps = self._keeps and self._parser.should_keep_alive()
 
-    def _refused(self, body: bytes) -> None:
-        if self._parser.get_status_code() == 200:
-            raise _no_stream()
-        self._error_body += body
-        if len(self._error_body) > MAX_ERROR_BYTES:
-            raise self._refusal()
+    def _read_on(self, data: bytes) -> None:
+        """Takes what comes when nobody reads: nothing but the end of a reply that was whole already."""
+        if self._whole and not self._complete:
+            with suppress(*_BROKEN):
+                self._parser.feed_data(data)
+                if self._keeps and not self._parts:
+                    return
+        self._keeps = False
+        self.close()
 
     def _end(self) -> None:
-        if self.done.done():
+        if self._done is None or self._done.done():
             return
-        if not self._accepted:
-            raise _no_stream() if self._parser.get_status_code() == 200 else self._refusal()
-        self.done.set_result(None)
-
-    def _refusal(self) -> EngineError:
-        told = self._headers.get(b"retry-after")
-        wait = retry_after(told.decode("latin-1") if told is not None else None, self._wall())
-        return refusal(self._parser.get_status_code(), self._error_body[:MAX_ERROR_BYTES], wait=wait)
+        if self._refused is None:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(self._refused.error())
 
     def _fail(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+    def _forget(self) -> None:
+        """Lets go of all that belongs to one exchange."""
+        self._framing = EVENTS
+        self._read = _read_by_nobody
+        self._splitter = None
+        self._refused = None
+        self._headers = _NONE
 
 
-def _no_stream() -> EngineError:
-    return EngineError(Code.UNAVAILABLE, "UPSTREAM_PROTOCOL", "the engine did not answer with a stream", retryable=True)
+# Never written to.
+_NONE: dict[bytes, bytes] = {}
 
 
-class Inbox:
-    """Holds what was read until somebody takes it, for a reader that has to wait in between."""
-
-    def __init__(self) -> None:
-        self._parts: list[Any] = []
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to take."""
-        return not self._parts
-
-    def put(self, part: Any) -> int:
-        """Adds a part and returns how many there are."""
-        self._parts.append(part)
-        self.wake()
-        return len(self._parts)
-
-    def wake(self) -> None:
-        """Wakes who waits."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def take(self) -> list[Any]:
-        """Returns what there is."""
-        parts, self._parts = self._parts, []
-        return parts
-
-    async def wait(self) -> None:
-        """Waits until there is something, or somebody wakes it."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+def _read_by_nobody(payloads: list[bytes]) -> bool:
+    return True

@@ -12,6 +12,9 @@ from tokenwire.domain.errors import Code, EngineError, Violation
 RETRY_AFTER_DEFAULT = 1.0
 RETRY_AFTER_MAX = 60.0
 
+# The reason of the one failure that is not an engine's.
+GATEWAY_EXHAUSTED = "GATEWAY_EXHAUSTED"
+
 # What msgspec raises on bytes that are not the expected JSON; the last two are not of its own kind.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -157,6 +160,11 @@ def overloaded(wait: float = RETRY_AFTER_DEFAULT) -> EngineError:
 def unreachable() -> EngineError:
     """Says that no connection to an engine could be made."""
     return _retryable("ENGINE_UNREACHABLE", "the engine cannot be reached")
+
+
+def exhausted() -> EngineError:
+    """Says that there are no file descriptors left here for a connection to an engine: no fault of the engine's."""
+    return _retryable(GATEWAY_EXHAUSTED, "the gateway has no room for more connections", code=Code.RESOURCE_EXHAUSTED)
 
 
 def silent() -> EngineError:

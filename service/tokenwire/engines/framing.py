@@ -19,6 +19,8 @@ class EventSplitter:
     has not ended with an empty line is never handed out.
     """
 
+    __slots__ = ("_data", "_data_bytes", "_rest", "_rest_bytes")
+
     def __init__(self) -> None:
         # The beginning of a line, as it came: joining at each chunk would cost the square of a long line.
         self._rest: list[bytes] = []
@@ -29,10 +31,14 @@ class EventSplitter:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Returns the payloads of the events that end in `chunk`."""
         if not self._rest and not self._data and chunk.startswith(b"data: ") and chunk.endswith(b"\n\n"):
-            # One whole event a read is what engines do; spare it the line loop.
+            # One whole event a read is what engines send, or several; spare them the line loop.
             body = chunk[6:-2]
-            if b"\n" not in body and b"\r" not in body:
-                return [body]
+            if b"\r" not in body:
+                if b"\n" not in body:
+                    return [body]
+                payloads = body.split(b"\n\ndata: ")
+                if body.count(b"\n") == 2 * (len(payloads) - 1):
+                    return payloads
         if b"\n" not in chunk:
             self._keep(chunk)
             return []
@@ -40,7 +46,7 @@ class EventSplitter:
         lines = b"".join(self._rest).split(b"\n")
         self._rest, self._rest_bytes = [], 0
         last = lines.pop()
-        payloads: list[bytes] = []
+        payloads = []
         for line in lines:
             if line.endswith(b"\r"):
                 line = line[:-1]
@@ -70,6 +76,8 @@ class EventSplitter:
 
 class LineSplitter:
     """Splits a byte stream into its lines, empty ones left out. A line that has not ended is never handed out."""
+
+    __slots__ = ("_rest", "_rest_bytes")
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []

@@ -12,9 +12,11 @@ from tokenwire.domain.errors import EngineError
 from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Tokenizer
+from tokenwire.engines.exchange import ReadPayloads
+from tokenwire.engines.failure import GATEWAY_EXHAUSTED
 from tokenwire.engines.status import EngineState, ModelInfo, Status
 from tokenwire.engines.support import Cell, column
-from tokenwire.engines.upstream import ReadPayloads, Upstream
+from tokenwire.engines.upstream import Upstream
 
 _log = structlog.get_logger()
 
@@ -106,8 +108,9 @@ class RemoteEngine(ABC):
         """Asks the engine once whether it answers and for its models, and brings `status` up to date."""
         try:
             listed = await self.ask()
-        except EngineError:
-            self.status.set(EngineState.UNAVAILABLE)
+        except EngineError as error:
+            if error.reason != GATEWAY_EXHAUSTED:
+                self.status.set(EngineState.UNAVAILABLE)
         else:
             self.status.set(EngineState.READY, self._chosen(listed))
 

@@ -1,6 +1,7 @@
 """HTTP to an engine: one client for the life of the process, raw bytes in, whole events out."""
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -14,9 +15,21 @@ from httpx_aiohttp import AiohttpTransport
 
 from tokenwire.domain.errors import Code, EngineError
 from tokenwire.engines.connections import session
-from tokenwire.engines.exchange import MAX_ERROR_BYTES, Exchange, Inbox
-from tokenwire.engines.failure import NOT_JSON, cut, garbled, refusal, retry_after, silent, unreachable
+from tokenwire.engines.exchange import Exchange, ReadPayloads, UnheardError
+from tokenwire.engines.failure import (
+    NOT_JSON,
+    cut,
+    exhausted,
+    garbled,
+    refusal,
+    retry_after,
+    silent,
+    unreachable,
+)
 from tokenwire.engines.framing import EVENTS, Framing
+from tokenwire.engines.idle import IdleConnections
+from tokenwire.engines.inbox import Inbox
+from tokenwire.engines.refused import MAX_ERROR_BYTES
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 _LARGE_BYTES = 256 * 1024
@@ -24,8 +37,10 @@ _LARGE_BYTES = 256 * 1024
 _READS_AHEAD = 64
 _NONE: Mapping[str, str] = {}
 
-# Takes the payloads of one read, and returns whether the answer is whole.
-ReadPayloads = Callable[[list[bytes]], bool]
+_encode = msgspec.json.Encoder().encode
+
+# This process, or this machine, has no file descriptors left: that says nothing of the engine.
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 # What goes wrong on the wire. httpx-aiohttp maps only some of aiohttp's errors to httpx's; the rest come as they are.
 _BROKEN = (httpx.HTTPError, aiohttp.ClientError, OSError)
@@ -63,15 +78,17 @@ class Upstream:
         self._reply_timeout = reply_timeout
         self._connect_timeout = connect_timeout
         self._wall = wall
+        self._idle = IdleConnections()
+        # One for all connections.
+        self._ended = self._idle.forget
         parts = httpx.URL(url)
         self._host = parts.host
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = tls if parts.scheme == "https" else None
         self._server_name = parts.host if self._tls is not None else None
-        self._base = parts.raw_path.decode("ascii").rstrip("/")
-        # llama.cpp hangs up after a stream without having said so: the next request would meet a dead connection.
-        told = {"host": parts.netloc.decode("ascii"), "content-type": "application/json", "connection": "close"}
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in (told | headers).items())
+        self._post = b"POST " + parts.raw_path.rstrip(b"/")
+        told = {"host": parts.netloc.decode("ascii"), "content-type": "application/json"} | headers
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in told.items()).encode("latin-1") + b"\r\n"
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=headers,
@@ -86,7 +103,8 @@ class Upstream:
         )
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, but those of streams that still go on."""
+        self._idle.close()
         await self._client.aclose()
 
     async def get(self, path: str) -> Any:
@@ -114,71 +132,83 @@ class Upstream:
         Returns when `read` says that the answer is whole, or when the engine closes the stream, wherever that is: the
         caller knows the terminator. What `read` raises is raised. `headers` go with the request.
         """
-        splitter = framing.splitter()
-
-        def take(chunk: bytes) -> bool:
-            payloads = splitter.feed(chunk)
-            return bool(payloads) and read(payloads)
-
-        exchange = Exchange(self._request(path, body, headers), framing.media_type, take, self._wall)
-        try:
-            await self._connect(exchange)
-            await exchange.done
-        finally:
-            exchange.close()
-        if splitter.unfinished:
-            raise cut()
+        waited = True
+        while True:
+            exchange = await self._connection(waited=waited)
+            try:
+                await exchange.ask(self._request(path, body, headers), framing, read)
+                if exchange.unfinished:
+                    raise cut()
+                return
+            except UnheardError:
+                waited = False
+            finally:
+                self._idle.keep(exchange)
 
     async def events(
         self, path: str, body: dict[str, Any], headers: Mapping[str, str] = _NONE, framing: Framing = EVENTS
     ) -> AsyncGenerator[list[bytes], None]:
         """As `tell`, for a reader that waits in between: yields the payloads of one read at a time.
 
-        Ends when the engine closes the stream. Closing the generator closes the connection, which is how engines learn
-        that nobody listens.
+        Ends when the engine closes the stream. Closing the generator before that closes the connection, which is how
+        engines learn that nobody listens.
         """
-        splitter, inbox = framing.splitter(), Inbox()
+        inbox = Inbox()
 
-        def take(chunk: bytes) -> bool:
-            if inbox.put(chunk) > _READS_AHEAD:
+        def take(payloads: list[bytes]) -> bool:
+            if inbox.put(payloads) > _READS_AHEAD:
                 exchange.pause()
             return False
 
-        exchange = Exchange(self._request(path, body, headers), framing.media_type, take, self._wall)
-        exchange.done.add_done_callback(lambda _: inbox.wake())
-        try:
-            await self._connect(exchange)
-            while True:
-                over = exchange.done.done()
-                for chunk in inbox.take():
-                    payloads = splitter.feed(chunk)
-                    if payloads:
+        waited = True
+        while True:
+            exchange = await self._connection(waited=waited)
+            try:
+                done = exchange.ask(self._request(path, body, headers), framing, take)
+                done.add_done_callback(lambda _: inbox.wake())
+                while not (done.done() and inbox.empty):
+                    for payloads in inbox.take():
                         yield payloads
-                if over:
-                    exchange.done.result()
-                    break
-                if inbox.empty and not exchange.done.done():
-                    exchange.resume()
-                    await inbox.wait()
-        finally:
-            exchange.close()
-        if splitter.unfinished:
-            raise cut()
+                    if inbox.empty and not done.done():
+                        exchange.resume()
+                        await inbox.wait()
+                done.result()
+                if exchange.unfinished:
+                    raise cut()
+                return
+            except UnheardError:
+                waited = False
+            finally:
+                self._idle.keep(exchange)
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def _connection(self, *, waited: bool) -> Exchange:
+        """Returns a connection for a stream; `waited`: one that has waited for it will do.
+
+        A server may close one that waits just when a request is sent on it. If it ends before a byte of the reply has
+        come, the request is sent again, on a new one and so once at most. An engine that had closed it has not read the
+        request. One that fails within a second of reading it may have begun; but nobody heard anything of that, it
+        stops when the connection is gone, and a request that fails so early is tried again in any case, by the
+        dispatcher.
+        """
+        found = self._idle.take() if waited else None
+        return found or await self._connect()
+
+    async def _connect(self) -> Exchange:
+        exchange = Exchange(self._wall, self._ended)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await asyncio.get_running_loop().create_connection(
                     lambda: exchange, self._host, self._port, ssl=self._tls, server_hostname=self._server_name
                 )
         except (OSError, ValueError) as error:
-            raise unreachable() from error
+            raise _no_connection(error) from error
+        return exchange
 
     def _request(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> bytes:
-        content = msgspec.json.encode(body)
+        content = _encode(body)
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"POST {self._base}{path} HTTP/1.1\r\n{self._head}{more}content-length: {len(content)}\r\n\r\n"
-        return head.encode("latin-1") + content
+        told = f"{path} HTTP/1.1\r\n{more}content-length: {len(content)}\r\n"
+        return b"".join((self._post, told.encode("latin-1"), self._head, content))
 
     async def _reply(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> Any:
         received = await self._content(method, path, body, limit)
@@ -213,7 +243,7 @@ class Upstream:
 
 
 def _content(body: dict[str, Any]) -> dict[str, Any]:
-    encoded = msgspec.json.encode(body)
+    encoded = _encode(body)
     headers = {"content-type": "application/json"}
     if len(encoded) <= _LARGE_BYTES:
         return {"content": encoded, "headers": headers}
@@ -232,8 +262,12 @@ def _lost(error: Exception, answered: bool) -> EngineError:
     if isinstance(cause, aiohttp.ClientResponseError):
         return garbled()
     if not answered and isinstance(cause, _NO_CONNECTION):
-        return unreachable()
+        return _no_connection(cause)
     return cut()
+
+
+def _no_connection(error: Exception) -> EngineError:
+    return exhausted() if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS else unreachable()
 
 
 def _generator(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

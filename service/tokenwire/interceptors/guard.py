@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from tokenwire.domain.errors import Code, TokenwireError
-from tokenwire.transport.call import AbortedError, Call, ClientGoneError, Handler
+from tokenwire.transport.call import Call, ClientGoneError, Handler
 
 _log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ class Guard:
         """Serves the call."""
         try:
             return await proceed(request, call)
-        except (TokenwireError, AbortedError, ClientGoneError):
+        except (TokenwireError, ClientGoneError):
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -37,7 +37,7 @@ class Guard:
     @staticmethod
     def _from_group(group: BaseExceptionGroup[BaseException], call: Call) -> Exception:
         for error in _leaves(group):
-            if isinstance(error, TokenwireError | AbortedError | ClientGoneError):
+            if isinstance(error, TokenwireError | ClientGoneError):
                 return error
         return _bug(call, group)
 

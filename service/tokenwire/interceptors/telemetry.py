@@ -1,7 +1,7 @@
 """One line in the log, one span and one measurement for each RPC."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -11,10 +11,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tokenwire.domain.errors import Code, TokenwireError
 from tokenwire.telemetry import names
-from tokenwire.telemetry.logs import bound
+from tokenwire.telemetry.logs import enter
 from tokenwire.telemetry.propagation import remote_context
 from tokenwire.telemetry.words import Words, is_reason
-from tokenwire.transport.call import AbortedError, Call, ClientGoneError, Handler
+from tokenwire.transport.call import Call, ClientGoneError, Handler
 
 _log = structlog.get_logger()
 
@@ -43,59 +43,63 @@ class Telemetry:
         self._monotonic = monotonic
         self._duration = duration
         self._reasons = Words(is_reason)
+        self._methods: dict[str, Mapping[str, str]] = {}
 
     async def around(self, request: Any, call: Call, proceed: Handler) -> Any:
         """Serves the call inside its span."""
-        method = call.method.removeprefix("/")
+        about = self._about(call.method)
+        method = about[names.RPC_METHOD]
         span = self._tracer.start_span(
             names.SPAN_UNKNOWN_RPC if method == names.OTHER else method,
             context=remote_context(call.metadata),
             kind=SpanKind.SERVER,
-            attributes={names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method, names.RPC_ID: call.context.rpc_id},
+            attributes=about,
         )
         # Each RPC is a task of its own; so is what it begins, such as its run, whose lines then tell it too.
-        bound(call.context.rpc_id, span.get_span_context())
+        enter(call.context.rpc_id, span)
         code, reason = Code.OK, ""
         granted = call.time_remaining
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            try:
-                return await proceed(request, call)
-            except TokenwireError as error:
-                code, reason = error.code, error.reason
-                raise
-            except AbortedError as error:
-                code = error.code
-                raise
-            except ClientGoneError:
-                code = _left(call, granted)
-                raise
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                code = _left(call, granted) if task is not None and task.cancelling() else Code.INTERNAL
-                raise
-            except BaseException:
-                code = Code.INTERNAL
-                raise
-            finally:
-                seconds = self._monotonic() - call.context.received_at
-                if span.is_recording():
-                    _end(span, code, reason)
-                if self._duration is not None:
-                    self._measure(self._duration, method, code, reason, seconds)
-                _line(call, code, reason, seconds, span)
+        try:
+            return await proceed(request, call)
+        except TokenwireError as error:
+            code, reason = error.code, error.reason
+            raise
+        except ClientGoneError:
+            code = _left(call, granted)
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            code = _left(call, granted) if task is not None and task.cancelling() else Code.INTERNAL
+            raise
+        except BaseException:
+            code = Code.INTERNAL
+            raise
+        finally:
+            self._ended(call, span, code, reason)
 
-    def _measure(self, duration: Histogram, method: str, code: Code, reason: str, seconds: float) -> None:
-        labels = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method, names.RPC_STATUS: code.name}
-        if code in _FAULTS:
-            labels[names.ERROR_TYPE] = self._reasons.label(reason) if reason else code.name
-        duration.record(seconds, labels)
+    def _about(self, method: str) -> Mapping[str, str]:
+        """Returns what all calls of a method share; there are as many as the server has, and one for unknown ones."""
+        found = self._methods.get(method)
+        if found is None:
+            found = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method.removeprefix("/")}
+            self._methods[method] = found
+        return found
 
-
-def _end(span: Span, code: Code, reason: str) -> None:
-    span.set_attribute(names.RPC_STATUS, code.name)
-    if code in _FAULTS:
-        span.set_status(Status(StatusCode.ERROR))
-        span.set_attribute(names.ERROR_TYPE, reason or code.name)
+    def _ended(self, call: Call, span: Span, code: Code, reason: str) -> None:
+        seconds = self._monotonic() - call.context.received_at
+        if span.is_recording():
+            told = {names.RPC_ID: call.context.rpc_id, names.RPC_STATUS: code.name}
+            if code in _FAULTS:
+                span.set_status(Status(StatusCode.ERROR))
+                told[names.ERROR_TYPE] = reason or code.name
+            span.set_attributes(told)
+        span.end()
+        if self._duration is not None:
+            labels = {**self._about(call.method), names.RPC_STATUS: code.name}
+            if code in _FAULTS:
+                labels[names.ERROR_TYPE] = self._reasons.label(reason) if reason else code.name
+            self._duration.record(seconds, labels)
+        _line(call, code, reason, seconds, span)
 
 
 def _line(call: Call, code: Code, reason: str, seconds: float, span: Span) -> None:

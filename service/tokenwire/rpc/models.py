@@ -1,5 +1,7 @@
 """ModelService."""
 
+from collections.abc import Sequence
+
 from tokenwire.dispatch.fleet import Fleet
 from tokenwire.domain.errors import InvalidRequestError
 from tokenwire.domain.request import Submission
@@ -65,7 +67,7 @@ class ModelServicer:
         await self._submitter.loaded(engine, call)
         return engine.tokenizer
 
-    def _model(self, name: str, engines: list[Engine]) -> model_pb2.Model:
+    def _model(self, name: str, engines: Sequence[Engine]) -> model_pb2.Model:
         states = {engine.status.state for engine in engines}
         order = (EngineState.READY, EngineState.LOADING, EngineState.UNAVAILABLE)
         return model_pb2.Model(

@@ -4,6 +4,7 @@ import asyncio
 
 from tokenwire.delivery.collect import Collector
 from tokenwire.delivery.view import View
+from tokenwire.dispatch.deadlines import Deadlines
 from tokenwire.dispatch.run import Run
 from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START, Cursor
@@ -30,19 +31,23 @@ class Reader:
     def __init__(self, runs: Runs, limits: StreamLimits | None = None) -> None:
         self._runs = runs
         self._limits = limits or StreamLimits()
+        self._deadlines = Deadlines(Watch.look)
 
     async def stream(self, run: Run, after: Cursor | None, call: Call) -> None:
         """Writes the run's events after a cursor until its end, or until its readers are sent away.
 
         Raises the run's error after `end`, UNAVAILABLE after `detached`, ABORTED if the client does not read.
         """
-        view = await self._view(run, after or START, call)
+        after = after or START
+        view = _view(run, after, call)
+        if view is None:
+            view = await self._later(run, after, call)
         with self._runs.reading(run) as reading:
             reading.view = view
             stream = Stream(run, view, self._resume_within(run))
             try:
-                with Watch(call, self._limits) as watch:
-                    await stream.write_to(watch)
+                with Watch(call, self._limits, self._deadlines) as watch:
+                    await stream.write_to(call, watch)
             except StalledError:
                 reading.detach(self._limits.resume)
                 raise stream.slow_consumer() from None
@@ -54,8 +59,7 @@ class Reader:
         Raises the run's error, or UNAVAILABLE if the run goes on elsewhere.
         """
         with self._runs.reading(run):
-            while run.end is None and run.handed_over is None:
-                await run.log.changed()
+            await _over(run)
             if run.end is None:
                 raise detached(run, START)
             view = View(run.log, token_ids=bool(run.submission.output.token_ids))
@@ -64,26 +68,15 @@ class Reader:
         _raise(run, view.cursor)
         return to_result(run, collector)
 
-    async def _view(self, run: Run, after: Cursor, call: Call) -> View:
-        """Opens a view. With several servers, what was read at one of them may be known here a moment later."""
-        output = run.submission.output
+    async def _later(self, run: Run, after: Cursor, call: Call) -> View:
+        """Opens a view of what was read at another server, once it is known here."""
         try:
             async with asyncio.timeout(BEHIND_SECONDS):
                 while True:
-                    try:
-                        return View(
-                            run.log,
-                            after,
-                            call.delivery,
-                            token_ids=bool(output.token_ids),
-                            full_text=bool(output.full_text),
-                        )
-                    except TokenwireError as error:
-                        if error.reason != "JOURNAL_BEHIND" and not _may_come(run, after, error):
-                            raise
-                        if run.handed_over is not None:
-                            raise detached(run, after) from None
                     await run.log.changed()
+                    view = _view(run, after, call)
+                    if view is not None:
+                        return view
         except TimeoutError:
             raise TokenwireError(
                 Code.UNAVAILABLE,
@@ -96,6 +89,35 @@ class Reader:
 
     def _resume_within(self, run: Run) -> float:
         return max(run.grace or 0.0, self._limits.resume)
+
+
+def _view(run: Run, after: Cursor, call: Call) -> View | None:
+    """Opens a view. With several servers, what was read at one of them may be known here a moment later: None."""
+    output = run.submission.output
+    try:
+        return View(run.log, after, call.delivery, token_ids=bool(output.token_ids), full_text=bool(output.full_text))
+    except TokenwireError as error:
+        if error.reason != "JOURNAL_BEHIND" and not _may_come(run, after, error):
+            raise
+        if run.handed_over is not None:
+            raise detached(run, after) from None
+    return None
+
+
+async def _over(run: Run) -> None:
+    """Waits until a run has ended, or goes on elsewhere. No token wakes the task that waits."""
+    over = asyncio.get_running_loop().create_future()
+
+    def look() -> None:
+        if (run.end is not None or run.handed_over is not None) and not over.done():
+            over.set_result(None)
+
+    run.log.listen(look)
+    try:
+        look()
+        await over
+    finally:
+        run.log.unlisten(look)
 
 
 def _raise(run: Run, cursor: Cursor) -> None:

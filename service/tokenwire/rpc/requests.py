@@ -1,7 +1,8 @@
 """Requests: protobuf to domain values."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -54,13 +55,12 @@ _ROLES = {
 
 def from_generate(request: generate_service_pb2.GenerateRequest) -> Submission:
     """Reads a Generate; a `system` makes a chat of it."""
-    fields = _groups(request)
     if request.WhichOneof("input") == "prompt_ids":
-        return _known(Submission(prompt_ids=tuple(request.prompt_ids.ids), **fields))
+        return _known(Submission(prompt_ids=tuple(request.prompt_ids.ids), **_groups(request)))
     if request.system:
         asked = Message(role=Role.USER, content=request.prompt)
-        return _known(Submission(messages=(_system(request.system), asked), **fields))
-    return _known(Submission(prompt=request.prompt, **fields))
+        return _known(Submission(messages=(_system(request.system), asked), **_groups(request)))
+    return _known(Submission(prompt=request.prompt, **_groups(request)))
 
 
 def from_chat(request: chat_service_pb2.ChatRequest) -> Submission:
@@ -115,9 +115,10 @@ def from_cursor(cursor: cursor_pb2.Cursor) -> Cursor:
 
 def delivery_of(request: Any) -> Delivery:
     """Returns the delivery options of a request; the empty ones if its type has none."""
-    if not isinstance(request, ProtoMessage) or "delivery" not in request.DESCRIPTOR.fields_by_name:
-        return Delivery()
-    options: delivery_pb2.Delivery = request.delivery  # type: ignore[attr-defined]
+    kind: Any = type(request)
+    if not _has_delivery(kind) or not request.HasField("delivery"):
+        return _NO_DELIVERY
+    options: delivery_pb2.Delivery = request.delivery
     buffering = {
         kind: Buffering(
             mode=BufferingMode(one.mode or BufferingMode.NONE),
@@ -135,22 +136,25 @@ def delivery_of(request: Any) -> Delivery:
     return Delivery(buffering=buffering, unknown=(*unknown, *(("language",) if options.language else ())))
 
 
+# Most requests have none; one is enough for them all.
+_NO_DELIVERY = Delivery()
+
+
+@cache
+def _has_delivery(kind: type[Any]) -> bool:
+    return issubclass(kind, ProtoMessage) and "delivery" in kind.DESCRIPTOR.fields_by_name
+
+
 def _known(submission: Submission) -> Submission:
-    return replace(submission, fingerprint=fingerprint(submission))
+    """Makes a request with an id comparable; nothing else is ever compared."""
+    return replace(submission, fingerprint=fingerprint(submission)) if submission.run.request_id else submission
 
 
 def _groups(request: "generate_service_pb2.GenerateRequest | chat_service_pb2.ChatRequest") -> dict[str, Any]:
-    return {
-        "model": request.model,
-        "sampling": _sampling(request.sampling),
-        "stopping": _stopping(request.stopping),
-        "constraint": _constraint(request.constraint) if request.HasField("constraint") else None,
-        "output": _output(request.output),
-        "limits": _limits(request.limits),
-        "run": _run(request.run),
-        "kv": _kv(request.kv),
-        "after": from_cursor(request.after) if request.HasField("after") else None,
-    }
+    """Reads the groups that are there; of the others all requests share the empty ones."""
+    groups = {name: read(getattr(request, name)) for name, read in _GROUPS if request.HasField(name)}
+    groups["model"] = request.model
+    return groups
 
 
 def _system(text: str) -> Message:
@@ -250,3 +254,15 @@ def _optional(message: ProtoMessage, field: str) -> Any:
 def _seconds(message: ProtoMessage, field: str) -> float | None:
     value: Duration | None = _optional(message, field)
     return None if value is None else value.seconds + value.nanos / 1e9
+
+
+_GROUPS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
+    ("sampling", _sampling),
+    ("stopping", _stopping),
+    ("constraint", _constraint),
+    ("output", _output),
+    ("limits", _limits),
+    ("run", _run),
+    ("kv", _kv),
+    ("after", from_cursor),
+)

@@ -13,6 +13,7 @@ from tokenwire.domain.events import Detached, DetachReason, Envelope, Event, Hea
 from tokenwire.domain.generation import PrefillProgress
 from tokenwire.rpc.events import to_cursor
 from tokenwire.rpc.watch import Watch
+from tokenwire.transport.call import Call
 
 
 class Stream:
@@ -32,6 +33,7 @@ class Stream:
 
     __slots__ = (
         "_again",
+        "_call",
         "_failure",
         "_idle",
         "_loop",
@@ -50,6 +52,7 @@ class Stream:
         self._view = view
         self._resume_within_ms = int(resume_within * 1000)
         self._loop = asyncio.get_running_loop()
+        self._call: Call | None = None
         self._watch: Watch | None = None
         # What the task waits for while it has nothing to do.
         self._waiter: asyncio.Future[None] | None = None
@@ -59,43 +62,40 @@ class Stream:
         self._again = False
         self._failure: BaseException | None = None
 
-    async def write_to(self, watch: Watch) -> None:
-        """Writes until the end of the run. Raises UNAVAILABLE after `detached`."""
-        self._watch = watch
-        self._run.log.listen(self._changed)
-        try:
-            await self._follow(watch)
-        finally:
-            self._run.log.unlisten(self._changed)
-            self._idle = False
-
-    async def _follow(self, watch: Watch) -> None:
+    async def write_to(self, call: Call, watch: Watch) -> None:
+        """Writes until the end of the run, watched. Raises UNAVAILABLE after `detached`."""
         run, view = self._run, self._view
+        self._call, self._watch = call, watch
+        run.log.listen(self._changed)
         told: PrefillProgress | None = None
-        while True:
-            for envelope in view.take():
-                await watch.write(envelope)
-                self.cursor = envelope.cursor
-            if view.ended:
-                return
-            # What was appended while we wrote is there already.
-            if view.behind:
-                continue
-            if run.handed_over is not None:
-                refusal = detached(run, self.cursor)
-                await watch.write(self._aside(self._farewell(run.handed_over)))
-                raise refusal
-            prefill = run.writer.prefill
-            if prefill is not None and prefill is not told:
-                told = prefill
-                await watch.write(self._aside(_prefill(prefill)))
-                continue
-            news = await watch.change(self._news)
+        try:
+            while True:
+                for envelope in view.take():
+                    await watch.write(envelope)
+                    self.cursor = envelope.cursor
+                if view.ended:
+                    return
+                # What was appended while we wrote is there already.
+                if view.behind:
+                    continue
+                if run.handed_over is not None:
+                    refusal = detached(run, self.cursor)
+                    await watch.write(self._aside(self._farewell(run.handed_over)))
+                    raise refusal
+                prefill = run.writer.prefill
+                if prefill is not None and prefill is not told:
+                    told = prefill
+                    await watch.write(self._aside(_prefill(prefill)))
+                    continue
+                news = await watch.change(self._news)
+                self._idle = False
+                if self._failure is not None:
+                    raise self._failure
+                if not news:
+                    await watch.write(self._aside(Heartbeat()))
+        finally:
+            run.log.unlisten(self._changed)
             self._idle = False
-            if self._failure is not None:
-                raise self._failure
-            if not news:
-                await watch.write(self._aside(Heartbeat()))
 
     def _news(self) -> asyncio.Future[None]:
         self._idle, self._again = True, False
@@ -110,12 +110,14 @@ class Stream:
         if not self._idle or self._waiter is None or self._waiter.done():
             return
         newest = self._view.newest() if self._run.handed_over is None else None
-        if newest is None or self._watch is None:
+        call, watch = self._call, self._watch
+        if newest is None or call is None or watch is None:
             self._wake()
             return
         self._writing = newest
+        watch.began, watch.count = self._loop.time(), call.messages + 1
         try:
-            self._watch.begin_write(newest, self._written)
+            call.begin_write(newest, self._written)
         except Exception as error:
             self._written(error)
 

@@ -12,7 +12,7 @@ from tokenwire.dispatch.runs import Runs
 from tokenwire.domain.cursor import START
 from tokenwire.domain.errors import Code, InvalidRequestError, TokenwireError
 from tokenwire.domain.events import Envelope, Phase, Progress
-from tokenwire.domain.request import Submission
+from tokenwire.domain.request import Submission, engine_fields
 from tokenwire.engines.engine import Engine
 from tokenwire.engines.status import EngineState
 from tokenwire.journal.journal import RequestTakenError
@@ -44,10 +44,12 @@ class Submitter:
     async def submit(self, submission: Submission, call: Call) -> Run:
         """Returns the run, accepted. A refusal makes no run."""
         _check_policy(submission)
+        if not submission.run.request_id:
+            return await self._start(submission, call)
         for _ in range(TAKEN_MAX):
             # Another server of the same journal may be faster; then its run is there to be joined.
             with suppress(RequestTakenError):
-                return await self._submit(submission, call)
+                return await self._joined(submission, call)
         raise TokenwireError(
             Code.UNAVAILABLE,
             "REQUEST_ID_BUSY",
@@ -80,24 +82,28 @@ class Submitter:
             except TimeoutError:
                 continue
 
-    async def _submit(self, submission: Submission, call: Call) -> Run:
+    async def _joined(self, submission: Submission, call: Call) -> Run:
         async with self._runs.claim(submission, call.context) as existing:
             if existing is not None:
                 self._runs.observer.joins(existing, Joining.SUBMIT, submission.after)
                 return existing
-            self._runs.refuse_while_draining()
-            streamed = call.kind is Kind.SERVER_STREAM
-            route = await self._fleet.route(
-                submission.model, lambda engine: refused_field(submission, engine, streamed=streamed) is None
-            )
-            engine = route.engine
-            check_fields(submission, engine, streamed=streamed)
+            return await self._start(submission, call)
+
+    async def _start(self, submission: Submission, call: Call) -> Run:
+        self._runs.refuse_while_draining()
+        streamed, asked = call.kind is Kind.SERVER_STREAM, tuple(engine_fields(submission))
+        route = await self._fleet.route(
+            submission.model, lambda engine: refused_field(asked, engine, streamed=streamed) is None
+        )
+        engine = route.engine
+        check_fields(asked, engine, streamed=streamed)
+        if engine.status.state is EngineState.LOADING:
             await self.loaded(engine, call)
-            engine.vet(replace(submission, model=route.model))
-            model = engine.status.model(route.model)
-            prompt = await self._renderer.render(submission, engine, model)
-            share = share_of(submission, prompt, model, engine.default_max_tokens)
-            return await self._runs.accept(submission, prompt, route, share, call.context)
+        engine.vet(submission if submission.model == route.model else replace(submission, model=route.model))
+        model = engine.status.model(route.model)
+        prompt = await self._renderer.render(submission, engine, model)
+        share = share_of(submission, prompt, model, engine.default_max_tokens)
+        return await self._runs.accept(submission, prompt, route, share, call.context)
 
 
 def _check_policy(submission: Submission) -> None:

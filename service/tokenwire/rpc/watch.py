@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tokenwire.transport.call import Call, Done
+from tokenwire.dispatch.deadlines import Deadline, Deadlines
+from tokenwire.transport.call import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,36 +32,53 @@ class StalledError(Exception):
 class Watch:
     """Watches over the task inside it, which writes to one call.
 
-    One timer for the whole stream: a message costs two attributes and a look at the clock, and the timer looks at them
-    when it fires. It cancels the task where it waits: in `change`, which then says that a heartbeat is due, or in a
-    write, of which the block raises StalledError. Silence counts from when the last message began to be written.
+    A message costs two attributes and a look at the clock; they are looked at when a deadline comes. Then the task is
+    cancelled where it waits: in `change`, which then says that a heartbeat is due, or in a write, of which the block
+    raises StalledError. Silence counts from when the last message began to be written.
+
+    Args:
+        call: what is written to.
+        limits: how long it may stand still.
+        deadlines: those of all watches, which call `look`; None: its own.
+
+    Attributes:
+        began: when the last write began, on the event loop's clock; set, as `count`, by whoever writes to the call
+            itself.
+        count: how many messages the call will have sent once that is over.
     """
 
-    def __init__(self, call: Call, limits: StreamLimits) -> None:
+    __slots__ = (
+        "_call",
+        "_deadline",
+        "_deadlines",
+        "_limits",
+        "_loop",
+        "_silent",
+        "_stalled",
+        "_task",
+        "_waiting",
+        "began",
+        "count",
+    )
+
+    def __init__(self, call: Call, limits: StreamLimits, deadlines: "Deadlines[Watch] | None" = None) -> None:
         self._call = call
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._time = self._loop.time
-        # When the last write began, and how many the call will have made once it is over.
-        self._began = self._time()
-        self._count = call.messages
+        self.began = self._loop.time()
+        self.count = call.messages
         self._waiting = False
         self._silent = False
         self._stalled = False
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(Watch.look) if deadlines is None else deadlines
+        self._deadline: Deadline[Watch] | None = None
 
     def write(self, message: object) -> Awaitable[None]:
         """Writes to the call."""
-        self._began = self._time()
-        self._count = self._call.messages + 1
+        self.began = self._loop.time()
+        self.count = self._call.messages + 1
         return self._call.write(message)
-
-    def begin_write(self, message: object, done: Done) -> None:
-        """Begins to write to the call."""
-        self._began = self._time()
-        self._count = self._call.messages + 1
-        self._call.begin_write(message, done)
 
     async def change(self, changed: Callable[[], Awaitable[object]]) -> bool:
         """Waits for a change; returns whether there was one, and not silence for so long that a heartbeat is due."""
@@ -79,28 +97,29 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        self._arm(self._began + min(self._limits.heartbeat, self._limits.stall))
+        self._arm(self.began + min(self._limits.heartbeat, self._limits.stall))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._stalled and not self._uncancel() and isinstance(error, asyncio.CancelledError):
             raise StalledError from None
 
-    def _look(self) -> None:
-        now, limits = self._time(), self._limits
-        if self._call.messages < self._count:
-            stalls = self._began + limits.stall
+    def look(self) -> None:
+        """Cancels the task where it waits, if it has waited for so long; looks again later."""
+        now, limits = self._loop.time(), self._limits
+        if self._call.messages < self.count:
+            stalls = self.began + limits.stall
             if now < stalls:
                 self._arm(stalls)
             else:
                 self._stalled = True
                 self._cancel()
             return
-        beat = self._began + limits.heartbeat
+        beat = self.began + limits.heartbeat
         if now >= beat:
             beat = now + limits.heartbeat
             if self._waiting:
@@ -110,7 +129,7 @@ class Watch:
         self._arm(min(beat, now + limits.stall))
 
     def _arm(self, when: float) -> None:
-        self._timer = self._loop.call_at(when, self._look)
+        self._deadline = self._deadlines.set(when, self)
 
     def _cancel(self) -> None:
         if self._task is not None:

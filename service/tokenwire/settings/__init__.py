@@ -3,6 +3,7 @@
 from tokenwire.settings.address import is_loopback, split_listen
 from tokenwire.settings.engine import EngineKind, EngineSettings
 from tokenwire.settings.environment import environment
+from tokenwire.settings.kinds import Transport
 from tokenwire.settings.model import Settings
 from tokenwire.settings.options import SettingOption, options
 from tokenwire.settings.problems import SettingsError
@@ -15,6 +16,7 @@ __all__ = [
     "SettingRow",
     "Settings",
     "SettingsError",
+    "Transport",
     "environment",
     "is_loopback",
     "options",

@@ -105,6 +105,7 @@ OptionalListenAddress = Annotated[
 Url = Annotated[str, AfterValidator(_url), Wording(wanted=URL_WANTED)]
 FilePath = Annotated[str, AfterValidator(_file), Wording(wanted="the path of a file")]
 FolderPath = Annotated[Path, BeforeValidator(_folder), Wording(wanted="the path of a folder")]
+Transport = Annotated[Literal["http2", "grpc_aio"], BeforeValidator(_lower)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat = Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)]
 OtlpProtocol = Annotated[Literal["http/protobuf", "grpc"], BeforeValidator(_lower)]

@@ -1,7 +1,6 @@
 """One attempt of a run in traces and metrics: a call of the engine."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -34,6 +33,26 @@ class AttemptTrace:
         engine: the engine's name.
     """
 
+    __slots__ = (
+        "_began",
+        "_by",
+        "_first",
+        "_first_ms",
+        "_labels",
+        "_means",
+        "_number",
+        "_pause",
+        "_pieces",
+        "_prompt_tokens",
+        "_run",
+        "_span",
+        "_streamed",
+        "_submission",
+        "_told",
+        "_written",
+        "engine",
+    )
+
     def __init__(
         self,
         means: Means,
@@ -58,27 +77,18 @@ class AttemptTrace:
         self._first_ms = 0
         self._written = 0
         self._pieces = 0
-        self._labels = {**told.labels, names.PROVIDER: engine.kind, names.ENGINE: engine.name}
-        number = run.attempt + 1
-        if number > 1:
+        self._pause: float | None = None
+        self._submission = submission
+        self._labels = means.labels.of_attempt(told.labels, engine.kind, engine.name)
+        self._number = run.attempt + 1
+        if self._number > 1:
             means.instruments.failovers.add(1, {names.CONTINUATION: by.name.lower(), names.ENGINE: engine.name})
         self._span = means.tracer.start_span(
-            f"{told.operation} {run.model}",
+            f"{self._labels[names.OPERATION]} {run.model}",
             context=told.context,
             kind=SpanKind.INTERNAL if engine.kind in _OWN_KINDS else SpanKind.CLIENT,
-            attributes={
-                names.OPERATION: told.operation,
-                names.PROVIDER: engine.kind,
-                names.REQUEST_MODEL: run.model,
-                names.REQUEST_STREAM: streamed,
-                names.ENGINE: engine.name,
-                names.RUN_ID: run.id,
-                names.ATTEMPT: number,
-                names.CONTINUATION: by.name.lower(),
-            },
+            attributes=self._labels,
         )
-        if self._span.is_recording():
-            self._span.set_attributes(request_attributes(submission, content=means.capture_content))
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -91,9 +101,7 @@ class AttemptTrace:
             return
         self._first = self._means.monotonic() - self._began
         self._first_ms = self._run.elapsed_ms()
-        pause = self._told.goes_on(self._by)
-        if pause is not None:
-            self._span.set_attribute(names.PAUSE, pause)
+        self._pause = self._told.goes_on(self._by)
         if self._streamed:
             self._means.instruments.client_first_chunk.record(self._first, self._labels)
 
@@ -130,7 +138,12 @@ class AttemptTrace:
         written = max(0, usage.output_tokens - self._written)
         if self._by is not Continuation.FIRST:
             return Usage(prompt_tokens=self._prompt_tokens or 0, output_tokens=written)
-        return replace(usage, prompt_tokens=usage.prompt_tokens or self._prompt_tokens or 0, output_tokens=written)
+        return Usage(
+            prompt_tokens=usage.prompt_tokens or self._prompt_tokens or 0,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=written,
+            reasoning_tokens=usage.reasoning_tokens,
+        )
 
     def _measure(self, outcome: str, reason: str, used: Usage | None) -> None:
         instruments, labels = self._means.instruments, {**self._labels, names.ATTEMPT_OUTCOME: outcome}
@@ -154,7 +167,18 @@ class AttemptTrace:
 
     def _describe(self, outcome: str, reason: str, used: Usage | None) -> None:
         run = self._run
-        told: dict[str, AttributeValue] = {names.ATTEMPT_OUTCOME: outcome}
+        told: dict[str, AttributeValue] = {
+            # Of a model that is no label.
+            names.REQUEST_MODEL: run.model,
+            names.REQUEST_STREAM: self._streamed,
+            names.RUN_ID: run.id,
+            names.ATTEMPT: self._number,
+            names.CONTINUATION: self._by.name.lower(),
+            names.ATTEMPT_OUTCOME: outcome,
+        }
+        told |= request_attributes(self._submission, content=self._means.capture_content)
+        if self._pause is not None:
+            told[names.PAUSE] = self._pause
         if run.stopped is not None and outcome == "stopped":
             told[names.STOP_CAUSE] = run.stopped.name.lower()
         if used is not None and self._first is not None:
@@ -162,7 +186,8 @@ class AttemptTrace:
             told[names.RESPONSE_FIRST_CHUNK] = self._first
             told |= usage_attributes(used)
         if run.writer.ends:
-            told[names.RESPONSE_FINISH_REASONS] = [finish_reason(one) for _, one in sorted(run.writer.ends.items())]
+            ends = sorted(run.writer.ends.items())
+            told[names.RESPONSE_FINISH_REASONS] = tuple(finish_reason(one) for _, one in ends)
         self._span.set_attributes(told)
         if reason:
             failed(self._span, reason)

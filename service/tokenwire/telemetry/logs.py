@@ -6,23 +6,22 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
-from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
+from opentelemetry import trace
+from opentelemetry.context import attach, create_key, get_value, set_value
 
 from tokenwire.telemetry.tracebacks import told_info, write_told
 
 # They tell the address of every request from level info on.
 _TELLTALES = ("httpx", "httpcore", "aiohttp.access")
+_RPC_ID = create_key("tokenwire-rpc-id")
 
 
-def bound(rpc_id: str, context: SpanContext) -> None:
-    """From now on each line of this task, and of what it begins, tells the RPC and its trace.
+def enter(rpc_id: str, span: trace.Span) -> None:
+    """From now on this task, and what it begins, is inside a span, and each of its lines tells the RPC and its trace.
 
-    Also those that libraries write. A task ends, and its variables with it.
+    Also those that libraries write. A task ends, and its variables with it: one variable, since each open call has it.
     """
-    ids = {"rpc_id": rpc_id}
-    if context.is_valid:
-        ids |= {"trace_id": format_trace_id(context.trace_id), "span_id": format_span_id(context.span_id)}
-    structlog.contextvars.bind_contextvars(**ids)
+    attach(set_value(_RPC_ID, rpc_id, trace.set_span_in_context(span)))
 
 
 def configure_logs(*, level: str, log_format: str) -> None:
@@ -35,6 +34,7 @@ def configure_logs(*, level: str, log_format: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
+        _told_ids,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -69,6 +69,18 @@ def _json() -> list[Callable[..., Any]]:
         structlog.processors.ExceptionRenderer(told_info),
         structlog.processors.JSONRenderer(ensure_ascii=False),
     ]
+
+
+def _told_ids(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Tells the RPC and the trace that a line belongs to."""
+    rpc_id = get_value(_RPC_ID)
+    if rpc_id is not None:
+        event.setdefault("rpc_id", rpc_id)
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event.setdefault("trace_id", trace.format_trace_id(context.trace_id))
+            event.setdefault("span_id", trace.format_span_id(context.span_id))
+    return event
 
 
 def _first_line(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

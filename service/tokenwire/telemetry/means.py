@@ -7,6 +7,7 @@ from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from tokenwire.telemetry import names
 from tokenwire.telemetry.instruments import Instruments
+from tokenwire.telemetry.label_sets import LabelSets
 from tokenwire.telemetry.words import Words
 
 
@@ -19,6 +20,7 @@ class Means:
         instruments: take measurements.
         monotonic: seconds that never go back.
         models: the models of the fleet, as labels.
+        labels: those of runs and attempts.
         reasons: why something failed, as labels.
         capture_content: whether prompts and answers are written into spans.
     """
@@ -27,6 +29,7 @@ class Means:
     instruments: Instruments
     monotonic: Callable[[], float]
     models: Words
+    labels: LabelSets
     reasons: Words
     capture_content: bool
 

@@ -14,6 +14,7 @@ from tokenwire.domain.request import Submission
 from tokenwire.telemetry import names
 from tokenwire.telemetry.content import input_content
 from tokenwire.telemetry.instruments import Instruments
+from tokenwire.telemetry.label_sets import LabelSets
 from tokenwire.telemetry.means import Means
 from tokenwire.telemetry.propagation import span_context
 from tokenwire.telemetry.request import operation_of
@@ -42,11 +43,13 @@ class TracingObserver:
         capture_content: bool = False,
     ) -> None:
         self._running: set[RunTrace] = set()
+        models = Words(is_model)
         self._means = Means(
             tracer=tracer,
             instruments=instruments,
             monotonic=monotonic,
-            models=Words(is_model),
+            models=models,
+            labels=LabelSets(models),
             reasons=Words(is_reason),
             capture_content=capture_content,
         )
@@ -62,25 +65,23 @@ class TracingObserver:
 
     def begins(self, run_id: str, model: str, submission: Submission) -> RunObserver:
         """See Observer."""
-        operation = operation_of(submission)
-        span = self._means.tracer.start_span(
-            f"{names.SPAN_RUN} {model}", attributes=_attributes(run_id, model, operation)
-        )
+        labels = self._means.labels.of_run(operation_of(submission), model)
+        span = self._means.tracer.start_span(f"{names.SPAN_RUN} {model}", attributes=labels)
         self._describe(span, submission)
-        return RunTrace(self._means, span, operation, model, self._running)
+        return RunTrace(self._means, span, labels, self._running)
 
     def takes_over(self, run: Run) -> RunObserver:
         """See Observer. The trace is a new one: nobody knows whether the old one's parents have been sent."""
-        operation = operation_of(run.submission)
+        labels = self._means.labels.of_run(operation_of(run.submission), run.model)
         before = span_context(run.traceparent)
         span = self._means.tracer.start_span(
             f"{names.SPAN_RUN} {run.model}",
             context=Context(),
-            attributes={**_attributes(run.id, run.model, operation), names.RUN_TAKEN_OVER: True},
+            attributes={**labels, names.RUN_TAKEN_OVER: True},
             links=[Link(before)] if before is not None else None,
         )
         self._describe(span, run.submission)
-        told = RunTrace(self._means, span, operation, run.model, self._running)
+        told = RunTrace(self._means, span, labels, self._running)
         told.taken_over(run)
         return told
 
@@ -99,22 +100,6 @@ class TracingObserver:
             span.add_link(began, {names.RUN_ID: run.id})
 
     def _describe(self, span: Span, submission: Submission) -> None:
-        if not span.is_recording():
-            return
-        # What else was asked for, its attempts tell.
-        if submission.run.request_id:
-            span.set_attribute(names.REQUEST_ID, submission.run.request_id)
-        if submission.run.detached:
-            span.set_attribute(names.RUN_DETACHED, True)
-        if self._means.capture_content:
+        # The rest is told at the end; a run that has ended drops its prompt.
+        if self._means.capture_content and span.is_recording():
             span.set_attributes(input_content(submission))
-
-
-def _attributes(run_id: str, model: str, operation: str) -> dict[str, AttributeValue]:
-    return {
-        names.OPERATION: operation,
-        names.PROVIDER: names.TOKENWIRE,
-        names.REQUEST_MODEL: model,
-        names.RESPONSE_ID: run_id,
-        names.RUN_ID: run_id,
-    }

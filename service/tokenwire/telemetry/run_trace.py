@@ -2,7 +2,7 @@
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, Span
 from opentelemetry.util.types import AttributeValue
 
 from tokenwire.dispatch.observer import AttemptObserver
@@ -13,6 +13,7 @@ from tokenwire.engines.engine import Engine
 from tokenwire.telemetry import names
 from tokenwire.telemetry.attempt_trace import AttemptTrace
 from tokenwire.telemetry.content import finish_reason, output_content
+from tokenwire.telemetry.instruments import Labels
 from tokenwire.telemetry.means import Means, failed
 from tokenwire.telemetry.propagation import traceparent
 from tokenwire.telemetry.request import usage_attributes
@@ -27,28 +28,34 @@ class RunTrace:
     Args:
         means: what it is made with.
         span: the run's span.
-        operation: what the run does, in the words of the conventions.
-        model: the run's model.
+        labels: those of the run's metrics.
         running: has the run from its acceptance to its end.
 
     Attributes:
-        run: the run, once it is accepted.
+        run: the run, from its acceptance to its end.
         attempt_now: the attempt under way.
         labels: those of the run's metrics.
     """
 
-    def __init__(self, means: Means, span: Span, operation: str, model: str, running: "set[RunTrace]") -> None:
+    __slots__ = (
+        "_means",
+        "_queue_span",
+        "_queued_at",
+        "_quiet_cause",
+        "_quiet_since_ms",
+        "_running",
+        "_span",
+        "attempt_now",
+        "labels",
+        "run",
+    )
+
+    def __init__(self, means: Means, span: Span, labels: Labels, running: "set[RunTrace]") -> None:
         self.run: Run | None = None
         self.attempt_now: AttemptTrace | None = None
-        self.operation = operation
-        self.labels = {
-            names.OPERATION: operation,
-            names.PROVIDER: names.TOKENWIRE,
-            names.REQUEST_MODEL: means.models.label(model),
-        }
+        self.labels = labels
         self._means = means
         self._span = span
-        self._context: Context | None = None
         self._running = running
         self._queued_at: float | None = None
         self._queue_span: Span | None = None
@@ -64,9 +71,7 @@ class RunTrace:
     @property
     def context(self) -> Context:
         """What the run's children are made in."""
-        if self._context is None:
-            self._context = trace.set_span_in_context(self._span, Context())
-        return self._context
+        return trace.set_span_in_context(self._span, Context())
 
     @property
     def waits(self) -> bool:
@@ -102,9 +107,10 @@ class RunTrace:
         self._queued_at = None
         span, self._queue_span = self._queue_span, None
         if span is not None:
-            span.set_attribute(names.QUEUE_OUTCOME, outcome)
+            told: dict[str, AttributeValue] = {names.QUEUE_OUTCOME: outcome}
             if engine is not None:
-                span.set_attribute(names.ENGINE, engine.name)
+                told[names.ENGINE] = engine.name
+            span.set_attributes(told)
             span.end()
 
     def attempt(
@@ -144,14 +150,17 @@ class RunTrace:
         if end is not None:
             self._measure(run, end)
         if self._span.is_recording():
-            told: dict[str, AttributeValue] = {names.RUN_OUTCOME: outcome, names.RUN_ATTEMPTS: run.attempt}
-            self._span.set_attributes(told | (_told(end) if end is not None else {}))
+            told = _described(run, outcome)
             if end is not None:
-                if end.error is not None and end.error.reason != _ORPHANED:
-                    failed(self._span, end.error.reason)
+                told |= _told(end)
                 if self._means.capture_content:
-                    self._span.set_attributes(output_content(run.log, end.choices))
+                    told |= output_content(run.log, end.choices)
+            self._span.set_attributes(told)
+            if end is not None and end.error is not None and end.error.reason != _ORPHANED:
+                failed(self._span, end.error.reason)
         self._span.end()
+        # The run is kept for its retention, and so is whoever observed it.
+        self.run, self._span = None, INVALID_SPAN
 
     def _measure(self, run: Run, end: End) -> None:
         seconds = self._means.monotonic() - run.received_at
@@ -170,6 +179,22 @@ class RunTrace:
             instruments.server_per_token.record(max(0.0, seconds - first) / (tokens - 1), labels)
 
 
+def _described(run: Run, outcome: str) -> dict[str, AttributeValue]:
+    told: dict[str, AttributeValue] = {
+        # Of a model that is no label.
+        names.REQUEST_MODEL: run.model,
+        names.RESPONSE_ID: run.id,
+        names.RUN_ID: run.id,
+        names.RUN_OUTCOME: outcome,
+        names.RUN_ATTEMPTS: run.attempt,
+    }
+    if run.request_id:
+        told[names.REQUEST_ID] = run.request_id
+    if run.submission.run.detached:
+        told[names.RUN_DETACHED] = True
+    return told
+
+
 def _outcome(run: Run, end: End | None) -> str:
     if end is None:
         return "handed_over"
@@ -182,7 +207,7 @@ def _outcome(run: Run, end: End | None) -> str:
 
 def _told(end: End) -> dict[str, AttributeValue]:
     told: dict[str, AttributeValue] = {
-        names.RESPONSE_FINISH_REASONS: [finish_reason(one) for one in end.choices],
+        names.RESPONSE_FINISH_REASONS: tuple(finish_reason(one) for one in end.choices),
         **usage_attributes(end.usage),
     }
     if end.channels:

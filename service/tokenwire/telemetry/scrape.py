@@ -1,9 +1,11 @@
 """Metrics as Prometheus reads them."""
 
 import asyncio
+from collections.abc import Callable
+from typing import cast
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -13,16 +15,22 @@ from tokenwire.telemetry.views import CARDINALITY_LIMITS
 class Scrape:
     """The metrics of a process as text, in the form that a scraper asks for.
 
+    Args:
+        read: tells the metrics as they are now; without it the meter provider is to be given the reader.
+
     Attributes:
-        reader: to be given to the meter provider.
+        reader: takes the metrics.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[], MetricsData | None] | None = None) -> None:
         # Of its own: the library's registry would add figures of the interpreter, and is shared by all.
         self._registry = CollectorRegistry()
         self.reader: MetricReader = PrometheusMetricReader(
             registry=self._registry, scope_info_enabled=False, cardinality_limits=CARDINALITY_LIMITS
         )
+        if read is not None:
+            # As a provider would, which counts for each of its readers. It may say None, whatever the type says.
+            self.reader._set_collect_callback(lambda _, timeout_millis: cast("MetricsData", read()))  # noqa: SLF001
         self._one_at_a_time = asyncio.Lock()
 
     async def text(self, accept: str) -> tuple[bytes, str]:

@@ -1,1 +1,1 @@
-"""How handlers are served: our own small `Call`, and the one file that fits it to grpc.aio."""
+"""How handlers are served: our own small `Call`, and the transports that make one of each RPC."""

@@ -7,7 +7,6 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from tokenwire.domain.context import RequestContext
-from tokenwire.domain.errors import Code
 from tokenwire.domain.request import Delivery
 from tokenwire.transport.driving import Done as Done
 from tokenwire.transport.driving import drive
@@ -90,14 +89,6 @@ class Requests(Protocol):
 
 class ClientGoneError(Exception):
     """The client has left in the middle of a write. Not a failure."""
-
-
-class AbortedError(Exception):
-    """A handler that is not ours has set the status itself."""
-
-    def __init__(self, code: Code) -> None:
-        super().__init__(code.name)
-        self.code = code
 
 
 # A handler: the request (bytes outside the validation interceptor, a message inside) or the Requests, the call, and for

@@ -48,8 +48,3 @@ def shares(streams_max: int, descriptors: int) -> Shares:
     streams = min(streams_max or usable, usable // 2)
     # What is left goes to clients and engines alike: runs of batches and those without a reader have connections too.
     return Shares(streams=streams, connections=max(streams, (usable - streams) // 2))
-
-
-def connections_option(connections: int) -> tuple[str, int]:
-    """Returns the server's option that closes each further connection at once, so that its client knows."""
-    return ("grpc.max_allowed_incoming_connections", connections)

@@ -8,8 +8,9 @@ from grpc import aio
 
 from tokenwire.domain.context import RequestContext
 from tokenwire.domain.request import Delivery
-from tokenwire.transport.call import ClientGoneError, Kind
+from tokenwire.transport.call import ClientGoneError
 from tokenwire.transport.driving import Done, drive
+from tokenwire.transport.methods import Method
 
 # Subscripted in the type stubs alone.
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
@@ -23,22 +24,15 @@ class GrpcCall:
     """One RPC on grpc.aio."""
 
     def __init__(
-        self,
-        context: Context,
-        *,
-        method: str,
-        kind: Kind,
-        parse: Callable[[bytes], Any],
-        request_context: RequestContext,
-        encode: Callable[[object], bytes],
+        self, context: Context, method: Method, request_context: RequestContext, encode: Callable[[object], bytes]
     ) -> None:
-        self.method = method
-        self.kind = kind
-        self.parse = parse
+        self.method = method.name
+        self.kind = method.kind
+        self.parse = method.parse
         self.context = request_context
         self.delivery = Delivery()
         self.messages = 0
-        self.grpc_context = context
+        self._context = context
         self._write: Any = context.write
         self._encode = encode
         # A write that no task waits for, and who is told of its end.
@@ -48,13 +42,13 @@ class GrpcCall:
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the client sent; values that are not text are left out."""
-        pairs = self.grpc_context.invocation_metadata() or ()
+        pairs = self._context.invocation_metadata() or ()
         return {key: value for key, value in pairs if isinstance(value, str)}
 
     @property
     def time_remaining(self) -> float | None:
         """Seconds to the client's deadline, or None."""
-        return self.grpc_context.time_remaining()
+        return self._context.time_remaining()
 
     async def write(self, message: object) -> None:
         """Sends one message."""
@@ -73,7 +67,7 @@ class GrpcCall:
         They are sent to the end even by who is cancelled meanwhile: grpc would try to send them again with the status,
         and fail.
         """
-        sending = asyncio.ensure_future(self.grpc_context.send_initial_metadata(()))
+        sending = asyncio.ensure_future(self._context.send_initial_metadata(()))
         try:
             await asyncio.shield(sending)
         except asyncio.CancelledError:

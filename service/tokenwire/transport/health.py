@@ -5,13 +5,13 @@ watcher, and the end of the service as well (tests/wire/test_health.py).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2
 
-from tokenwire.transport.grpc_aio import GrpcServer
+from tokenwire.domain.errors import NotFoundError
+from tokenwire.transport.call import Call, Endpoint, Kind
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -23,28 +23,19 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 class Health:
     """Tells probes what serves: "" is the process, then each service, and each engine as `engine:NAME`."""
 
-    def __init__(self, server: GrpcServer) -> None:
+    def __init__(self) -> None:
         self._serving = {"": True}
         self._shut_down = False
         self._changed = asyncio.Event()
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(
-                self._check,
-                request_deserializer=health_pb2.HealthCheckRequest.FromString,
-                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-            ),
-            "List": grpc.unary_unary_rpc_method_handler(
-                self._list,
-                request_deserializer=health_pb2.HealthListRequest.FromString,
-                response_serializer=health_pb2.HealthListResponse.SerializeToString,
-            ),
-            "Watch": grpc.unary_stream_rpc_method_handler(
-                self._watch,
-                request_deserializer=health_pb2.HealthCheckRequest.FromString,
-                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-            ),
-        }
-        server.grpc_server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+
+    def endpoints(self) -> list[Endpoint]:
+        """Returns the methods of the service."""
+        one, every = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthListRequest.FromString
+        return [
+            Endpoint(method=f"/{SERVICE}/Check", kind=Kind.UNARY, parse=one, handler=self._check),
+            Endpoint(method=f"/{SERVICE}/List", kind=Kind.UNARY, parse=every, handler=self._list),
+            Endpoint(method=f"/{SERVICE}/Watch", kind=Kind.SERVER_STREAM, parse=one, handler=self._watch),
+        ]
 
     async def set(self, serving: Mapping[str, bool]) -> None:
         """Takes the state of each name."""
@@ -65,17 +56,17 @@ class Health:
             return int(_UNKNOWN)
         return int(_SERVING if self._serving[name] and not self._shut_down else _NOT_SERVING)
 
-    async def _check(self, request: Any, context: Any) -> Any:
+    async def _check(self, request: Any, call: Call) -> Any:
         status = self._status(request.service)
         if status == _UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND)
+            raise NotFoundError("service", request.service, "there is no such service or engine")
         return health_pb2.HealthCheckResponse(status=status)
 
-    async def _list(self, request: Any, context: Any) -> Any:
+    async def _list(self, request: Any, call: Call) -> Any:
         statuses = {name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in self._serving}
         return health_pb2.HealthListResponse(statuses=statuses)
 
-    async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def _watch(self, request: Any, call: Call) -> None:
         told: int | None = None
         while True:
             changed, status = self._changed, self._status(request.service)
@@ -83,4 +74,4 @@ class Health:
                 await changed.wait()
             else:
                 told = status
-                yield health_pb2.HealthCheckResponse(status=status)
+                await call.write(health_pb2.HealthCheckResponse(status=status))

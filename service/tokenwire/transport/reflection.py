@@ -1,38 +1,42 @@
-"""Server reflection, v1 and v1alpha, by the standard servicer.
+"""Server reflection, v1 and v1alpha, answered by the standard servicer.
 
 grpcio-reflection has v1alpha alone. The messages of v1 are the same on the wire, so the same servicer serves both.
 """
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
-import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from tokenwire.transport.grpc_aio import GrpcServer
+from tokenwire.transport.call import Call, Endpoint, Kind
 
 V1 = "grpc.reflection.v1.ServerReflection"
 
 
-def enable_reflection(server: GrpcServer, services: Sequence[str], pool: DescriptorPool) -> None:
-    """Serves the descriptors in `pool` for `services`, and those of health and reflection themselves."""
+def reflection_endpoints(services: Sequence[str], pool: DescriptorPool) -> list[Endpoint]:
+    """Returns what serves the descriptors in `pool` for `services`, and those of health and reflection themselves."""
     alpha = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     for file in (FileDescriptorProto.FromString(health_pb2.DESCRIPTOR.serialized_pb), alpha, _as_v1(alpha)):
         pool.Add(file)
     names = [*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME, V1]
     servicer = reflection.aio.ReflectionServicer(names, pool=_WithMethods(pool))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server.grpc_server)
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    handler = grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": method})
-    server.grpc_server.add_generic_rpc_handlers([handler])
+
+    async def serve(requests: Any, call: Call) -> None:
+        # It does nothing with a context.
+        async with aclosing(servicer.ServerReflectionInfo(requests, None)) as answers:
+            async for answer in answers:
+                await call.write(answer)
+
+    parse = reflection_pb2.ServerReflectionRequest.FromString
+    return [
+        Endpoint(method=f"/{service}/ServerReflectionInfo", kind=Kind.BIDI, parse=parse, handler=serve)
+        for service in (reflection.SERVICE_NAME, V1)
+    ]
 
 
 class _WithMethods:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.chosen_transport import VARIABLE
 from harness.command_line import environment
 from tokenwire.cli.application import run
 from tokenwire.settings import options
@@ -30,7 +31,8 @@ class Told:
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Told:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("TOKENWIRE_TARGET", raising=False)
+    for name in ("TOKENWIRE_TARGET", VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     return Told(monkeypatch, capsys)
 
 

@@ -201,12 +201,13 @@ async def test_after_its_retention_a_run_is_forgotten_and_its_request_id_is_free
 
 
 @pytest.mark.asyncio
-async def test_what_has_ended_keeps_neither_its_prompt_nor_a_timer() -> None:
+async def test_what_has_ended_keeps_neither_its_prompt_nor_its_task_nor_a_timer() -> None:
     house = slow()
     run = await house.submit(asked("a", prompt="secret" * 1000, labels={"k": "v"}))
     await run.finished()
     assert "secret" not in repr((run.submission, run.prompt))
     assert (run.request_id, run.submission.run.labels) == ("a", {"k": "v"})
+    assert run.task is None
     assert run.duration_timer is not None
     assert run.duration_timer.cancelled()
     assert await house.submit(asked("a", prompt="secret" * 1000, labels={"k": "v"})) is run

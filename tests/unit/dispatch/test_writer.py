@@ -1,6 +1,10 @@
 """What an engine tells becomes canonical events; what it must not tell is a failure."""
 
+from collections.abc import Mapping
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenwire.dispatch.writer import EVENT_LOGPROBS, Writer
 from tokenwire.domain.cursor import Channel, ChannelKind
@@ -11,10 +15,12 @@ from tokenwire.domain.generation import (
     ChoiceDone,
     Generated,
     Piece,
+    Pieces,
     PrefillProgress,
     PromptLogprobs,
     PromptRead,
     Totals,
+    taken_apart,
 )
 from tokenwire.journal.log import RunLog
 
@@ -79,6 +85,49 @@ def test_an_engine_that_writes_more_than_it_was_asked_for_is_cut() -> None:
     assert one.log.markers == []
 
 
+_texts = st.lists(st.tuples(st.sampled_from("aé水"), st.lists(st.integers(0, 9), max_size=2)), min_size=1, max_size=6)
+_pieces = st.builds(
+    lambda channel, told: Pieces(channel=channel, texts=[text for text, _ in told], token_ids=[ids for _, ids in told]),
+    st.sampled_from([TEXT, TEXT, TEXT, REASONING, Channel(1)]),
+    _texts,
+)
+_others = st.sampled_from([piece("", 3, channel=TEXT), piece("", 4, channel=REASONING), piece("a", 5), done(1)])
+
+
+@given(
+    st.lists(st.lists(_pieces | _pieces | _others, max_size=4), max_size=4),
+    st.sampled_from([None, 3, 30]),
+    st.sampled_from(["", "Say: "]),
+    st.sampled_from([{}, {0: 2}]),
+)
+def test_pieces_of_one_read_are_written_as_if_they_came_one_by_one(
+    reads: list[list[Generated]], max_tokens: int | None, echo: str, again: Mapping[int, int]
+) -> None:
+    outcomes = []
+    for apart in (False, True):
+        one = Writer(RunLog(), lambda: 7, 2, max_tokens, echo)
+        one.begin(again)
+        failed = False
+        try:
+            for read in reads:
+                one.write(taken_apart(read) if apart else read, 1)
+        except EngineError:
+            failed = True
+        channels = [
+            (log.channel, log.text, log.seqs, log.ends, log.tokens, log.at_ms, log.token_ids, log.logprobs)
+            for log in one.log.channels
+        ]
+        outcomes.append((channels, failed, one.log.head, one.log.size, one.ends, one.overrun, one.usage()))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_pieces_of_several_reads_are_cut_where_the_limit_is() -> None:
+    one = writer(max_tokens=3)
+    for texts in (["a", "b"], ["c", "d"]):
+        one.write([Pieces(channel=TEXT, texts=texts, token_ids=[[1], [2]])], 1)
+    assert (text_of(one), one.overrun) == ("abc", True)
+
+
 def test_one_choice_that_is_cut_leaves_the_others_alone() -> None:
     one = writer(choices=2, max_tokens=1)
     one.write([piece("a", 1), piece("b", 2), piece("c", 3, channel=Channel(1))], 1)
@@ -94,6 +143,7 @@ WRONG: dict[str, list[Generated]] = {
     "a token after the end of its choice": [done(), piece("", 1)],
     "a tool call after the end of its choice": [done(), CallHead(channel=CALL, id="", name="n")],
     "text of a choice that was not asked for": [piece("a", channel=Channel(1))],
+    "texts of a choice that was not asked for": [Pieces(channel=Channel(1), texts=["a", "b"], token_ids=[[1], [2]])],
     "a tool call of a choice that was not asked for": [
         CallHead(channel=Channel(3, ChannelKind.TOOL_CALL), id="", name="n")
     ],
@@ -133,7 +183,7 @@ def test_usage_is_what_was_written_until_the_engine_tells_its_own_counts() -> No
 async def test_one_read_of_the_engine_wakes_the_readers_once() -> None:
     one = writer()
     woken: list[int] = []
-    one.log.wake = lambda: woken.append(one.log.head)  # type: ignore[method-assign]
+    one.log.listen(lambda: woken.append(one.log.head))
     one.write([piece("a"), piece("b"), piece("c")], 1)
     assert woken == [3]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenwire.domain.errors import EngineError
+from tokenwire.engines.exchange import LARGE_READ_BYTES
 from tokenwire.engines.exchange import Exchange as Asked
+from tokenwire.engines.framing import EVENTS
 from tokenwire.engines.upstream import Upstream
 from unit.engines.scripted_http import LAST_CHUNK, STREAM_HEAD, Exchange, always, chunk, serving
 
@@ -55,6 +58,44 @@ async def test_what_the_reader_raises_is_raised_and_the_connection_is_closed() -
         await upstream.close()
 
 
+class Turns:
+    """A transport that notes when it is to read."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        self.noted.append("pause")
+
+    def resume_reading(self) -> None:
+        self.noted.append("resume")
+
+
+@pytest.mark.asyncio
+async def test_others_have_a_turn_after_a_read_that_is_as_large_as_they_come() -> None:
+    line = Asked(lambda: 0.0, lambda one: None)
+    transport = Turns()
+    line.connection_made(transport)  # type: ignore[arg-type]
+    line.ask(b"", EVENTS, lambda payloads: False)
+    line.data_received(STREAM_HEAD + chunk(b"data: a\n\n" * 100))
+    assert transport.noted == []
+    line.data_received(chunk(b"data: a\n\n" * (LARGE_READ_BYTES // 9)))
+    assert transport.noted == ["pause"]
+    await asyncio.sleep(0)
+    assert transport.noted == ["pause", "resume"]
+    line.release()
+    line.connection_lost(None)
+
+
 @pytest.mark.asyncio
 async def test_a_whole_answer_ends_the_exchange_though_the_server_goes_on() -> None:
     async def script(exchange: Exchange) -> None:
@@ -64,8 +105,9 @@ async def test_a_whole_answer_ends_the_exchange_though_the_server_goes_on() -> N
     async with serving(script) as server:
         upstream = Upstream(server.url)
         assert await told(upstream) == [b"a", b"[DONE]"]
-        await server.until_open(0)
+        # The connection has waited for the end of the reply.
         await upstream.close()
+        await server.until_open(0)
 
 
 @pytest.mark.asyncio
@@ -131,27 +173,32 @@ class Sent:
     def abort(self) -> None:
         self.aborted = True
 
+    def is_closing(self) -> bool:
+        return self.aborted
+
 
 @given(cuts=st.lists(st.integers(0, 200), max_size=8))
 @settings(deadline=None)
 def test_bytes_that_come_in_any_cut_say_the_same(cuts: list[int]) -> None:
-    async def read_in_pieces() -> bytes:
-        body: list[bytes] = []
+    async def read_in_pieces() -> list[bytes]:
+        told: list[bytes] = []
 
-        def read(part: bytes) -> bool:
-            body.append(part)
+        def read(payloads: list[bytes]) -> bool:
+            told.extend(payloads)
             return False
 
         whole = STREAM_HEAD + chunk(b"data: a\n\n") + chunk(b"data: b\n\n") + LAST_CHUNK
-        exchange = Asked(b"", "text/event-stream", read, lambda: 0.0)
+        exchange = Asked(lambda: 0.0, lambda one: None)
         exchange.connection_made(Sent())  # type: ignore[arg-type]
+        done = exchange.ask(b"", EVENTS, read)
         places = [0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]
         for begin, end in pairwise(places):
             exchange.data_received(whole[begin:end])
-        await exchange.done
-        return b"".join(body)
+        await done
+        assert exchange.ready
+        return told
 
-    assert asyncio.run(read_in_pieces()) == b"data: a\n\ndata: b\n\n"
+    assert asyncio.run(read_in_pieces()) == [b"a", b"b"]
 
 
 def certificate(folder: Path) -> Path:
@@ -190,17 +237,23 @@ async def test_an_engine_behind_tls_is_asked_only_if_its_certificate_is_trusted(
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(path)
 
+    accepted = 0
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"}")
-        writer.write(STREAM_HEAD + chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
-        await writer.drain()
+        nonlocal accepted
+        accepted += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"}")
+                writer.write(STREAM_HEAD + chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     upstream = Upstream(f"https://localhost:{server.sockets[0].getsockname()[1]}")
     try:
         if trusted:
-            assert await told(upstream) == [b"[DONE]"]
+            assert [await told(upstream) for _ in range(3)] == [[b"[DONE]"]] * 3
+            assert accepted == 1
         else:
             with pytest.raises(EngineError) as caught:
                 await told(upstream)

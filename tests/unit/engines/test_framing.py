@@ -45,6 +45,9 @@ def _expected(stream: bytes) -> list[bytes]:
 @given(stream=_STREAMS, tail=_VALUES, cuts=st.lists(st.integers(0, 2000), max_size=20))
 @example(stream=b"data: a\r\n\r\ndata: b\n\n", tail=b"", cuts=[8])
 @example(stream=b"data: \n\n", tail=b"", cuts=[])
+@example(stream=b"data: a\n\ndata: b\n\ndata: \n\n", tail=b"", cuts=[])
+@example(stream=b"data: a\n\ndata: b\ndata: c\n\n", tail=b"", cuts=[])
+@example(stream=b"data: a\n\n: b\n\ndata: c\n\n", tail=b"", cuts=[])
 def test_any_cut_of_the_bytes_gives_the_payloads_of_the_standard(stream: bytes, tail: bytes, cuts: list[int]) -> None:
     whole = stream + tail
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]

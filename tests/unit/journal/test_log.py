@@ -4,6 +4,8 @@ import hashlib
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenwire.delivery.view import View
 from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
@@ -51,6 +53,36 @@ def test_text_that_cannot_be_written_leaves_no_trace() -> None:
     assert log.head == 1
     assert log.channels == []
     assert log.channel_ends() == ()
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from("aé水"), min_size=1), st.lists(st.integers(0, 9), max_size=3))))
+def test_texts_in_one_step_are_the_same_as_one_by_one(pieces: list[tuple[str, list[int]]]) -> None:
+    single, joined = RunLog(), RunLog()
+    for log in (single, joined):
+        log.append(START, 0)
+        log.append_text(Channel(), "before", 1, (5, 6), 2)
+        log.append_text(REASONING, "hm", 1)
+    for text, ids in pieces:
+        single.append_text(Channel(), text, 2, ids, len(ids))
+    joined.append_texts(Channel(), [text for text, _ in pieces], 2, [ids for _, ids in pieces])
+    assert joined.head == single.head
+    assert joined.size == single.size
+    one, other = joined.channel(Channel()), single.channel(Channel())
+    for name in ("text", "seqs", "ends", "tokens", "at_ms", "token_ids", "logprobs"):
+        assert getattr(one, name) == getattr(other, name)
+
+
+def test_texts_of_which_one_cannot_be_written_leave_no_trace() -> None:
+    log = RunLog()
+    with pytest.raises(UnicodeEncodeError):
+        log.append_texts(Channel(), ["a", "\ud83d"], 0, [[1], [2]])
+    with pytest.raises(OverflowError):
+        log.append_texts(Channel(), ["a", "b"], 0, [[1], [-1]])
+    assert log.head == 0
+    assert log.channels == []
+    log.append(END, 0)
+    with pytest.raises(AssertionError):
+        log.append_texts(Channel(), ["a"], 0, [[1]])
 
 
 def test_the_end_names_every_channel_in_order_with_length_and_digest() -> None:
@@ -117,10 +149,12 @@ async def test_readers_that_leave_a_silent_run_leave_nothing_behind() -> None:
     stays = log.changed()
     for _ in range(1000):
         log.changed().cancel()
-    assert len(log._waiters.futures) < 40
+    waiters = log._waiters
+    assert waiters is not None
+    assert len(waiters.futures) < 40
     log.wake()
     assert stays.done()
-    assert not log._waiters.futures
+    assert not waiters.futures
 
 
 def test_without_a_sink_what_was_appended_is_seen_at_the_next_wake() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine, Generator
 from typing import Any, cast
 
 import pytest
@@ -206,6 +207,42 @@ async def test_an_answer_is_waited_for_until_its_end_is_committed_whoever_writes
     log.publish(log.head)
     result = await waiting
     assert (result.run_id, readings.now) == ("r1", 0)
+
+
+class Steps:
+    """Counts how often whoever awaits it is put to sleep."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        self.taken = 0
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        inner = self.coroutine.__await__()
+        while True:
+            try:
+                future = next(inner)
+            except StopIteration as done:
+                return done.value
+            self.taken += 1
+            yield future
+
+
+@pytest.mark.asyncio
+async def test_no_token_wakes_whoever_waits_for_the_whole_answer() -> None:
+    run = WrittenRun()
+    steps = Steps(Reader(cast("Any", Readings()), LIMITS).result(cast("Any", run)))
+
+    async def read() -> Any:
+        return await steps
+
+    waiting = asyncio.create_task(read())
+    for second in range(10):
+        await asyncio.sleep(1)
+        run.log.append_text(TEXT, "more ", second * 1000)
+        run.log.wake()
+    run.finish()
+    assert (await waiting).choices[0].text == "more " * 10
+    assert steps.taken == 1
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,14 @@ from google.protobuf.message import Message
 from tokenwire.domain.cursor import Channel, ChannelKind, Cursor
 from tokenwire.domain.request import Delivery, Role, Submission, engine_fields
 from tokenwire.rpc.requests import delivery_of, from_chat, from_cursor, from_generate
-from tokenwire.v1 import chat_service_pb2, cursor_pb2, generate_service_pb2, message_pb2, run_service_pb2
+from tokenwire.v1 import (
+    chat_service_pb2,
+    cursor_pb2,
+    generate_service_pb2,
+    message_pb2,
+    run_pb2,
+    run_service_pb2,
+)
 from unit.rpc.fields import Case, every_field
 
 GENERATE, CHAT = generate_service_pb2.GenerateRequest, chat_service_pb2.ChatRequest
@@ -34,7 +41,11 @@ def read(request: Any) -> tuple[Submission, Delivery] | None:
 
 
 def fingerprint(request: Any) -> bytes:
-    return (from_generate if isinstance(request, GENERATE) else from_chat)(request).fingerprint
+    """Returns the fingerprint of a request, which one without an id does not have."""
+    named = type(request)()
+    named.CopyFrom(request)
+    named.run.request_id = request.run.request_id or "a"
+    return (from_generate if isinstance(request, GENERATE) else from_chat)(named).fingerprint
 
 
 # The sample is what an engine does that does not have the field, or a tool without a name.
@@ -94,6 +105,11 @@ def test_the_fingerprint_of_labels_does_not_depend_on_their_order() -> None:
         for name in names:
             request.run.labels[name] = name
     assert fingerprint(there) == fingerprint(back)
+
+
+def test_only_a_request_with_an_id_is_ever_compared() -> None:
+    assert not from_generate(GENERATE(prompt="a")).fingerprint
+    assert from_generate(GENERATE(prompt="a", run=run_pb2.RunOptions(request_id="r"))).fingerprint
 
 
 def test_the_same_groups_make_other_requests_in_another_service() -> None:

@@ -78,7 +78,7 @@ async def streaming() -> AsyncIterator[House]:
 
     async def serve() -> None:
         with Watch(call, LIMITS) as watch:
-            await stream.write_to(watch)
+            await stream.write_to(call, watch)
 
     task = asyncio.create_task(serve())
     house = House(run, call, stream, task)

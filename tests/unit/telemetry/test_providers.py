@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from harness.chosen_transport import CHOSEN
 from harness.command_line import Outcome, environment, outcome
 from harness.otlp_stand_in import otlp_stand_in
 
@@ -60,7 +61,8 @@ from tokenwire.settings import Settings
 from tokenwire.telemetry.providers import exporting
 async def main():
     serve_command()
-    settings = Settings.load({"listen": "127.0.0.1:0"}, {}, __import__("pathlib").Path("/nowhere"))
+    flags = {"listen": "127.0.0.1:0", "transport": sys.argv[1]}
+    settings = Settings.load(flags, {}, __import__("pathlib").Path("/nowhere"))
     with exporting(plan(settings), "1"):
         async with serving(build(settings, [ScriptedEngine()])):
             pass
@@ -73,7 +75,7 @@ print([module for module in sys.modules if module.startswith(unwanted)])
 @pytest.mark.asyncio
 async def test_a_server_without_settings_loads_neither_the_sdk_nor_an_http_server() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", SERVER), env=environment(), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", SERVER, CHOSEN), env=environment(), stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     assert (process.returncode, out) == (0, b"[]\n")

@@ -7,7 +7,7 @@ import msgspec
 from tokenwire.domain.cursor import Channel, ChannelKind
 from tokenwire.domain.errors import EngineError
 from tokenwire.domain.events import FinishReason, TokenLogprob
-from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptRead, Totals
+from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, Pieces, PromptRead, Totals
 from tokenwire.engines.failure import NOT_JSON, aborted, cut, garbled, in_stream
 from tokenwire.engines.openai.logprobs import Place, places
 from tokenwire.engines.openai.wire import Call, Choice, Chunk, Usage
@@ -17,7 +17,8 @@ DONE = b"[DONE]"
 # From places and, as far as they are told, the ids of the tokens there.
 ReadLogprobs = Callable[[Sequence[Place], Sequence[int]], tuple[TokenLogprob, ...]]
 
-_decode = msgspec.json.Decoder(Chunk).decode
+_decoder = msgspec.json.Decoder(Chunk)
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
 
 _FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -29,6 +30,8 @@ _FINISH_REASONS = {
     "eos_token": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP_SEQUENCE,
 }
+# Shared by all choices that call none, as nearly all: an empty set of its own would take 200 bytes.
+_NO_CALLS: frozenset[Channel] = frozenset()
 
 
 class Answer:
@@ -46,6 +49,19 @@ class Answer:
     Attributes:
         done: whether the stream's terminator came with every choice finished; nothing after it is read.
     """
+
+    __slots__ = (
+        "_choices",
+        "_context_window",
+        "_logprobs",
+        "_max_tokens",
+        "_plain",
+        "_prompt_tokens",
+        "_stop",
+        "_stop_token_ids",
+        "_usage",
+        "done",
+    )
 
     def __init__(
         self,
@@ -70,26 +86,85 @@ class Answer:
         self._usage: Usage | None = None
 
     def read(self, payloads: Sequence[bytes], into: list[Generated]) -> bool:
-        """Appends what the payloads tell, and returns whether the answer is whole. What came before a failure stays."""
-        for payload in payloads:
-            if self.done:
-                break
-            if payload == DONE:
-                self._end(into)
-                break
-            self._chunk(payload, into)
+        """Appends what the payloads tell, and returns whether the answer is whole. What came before a failure stays.
+
+        Text that follows text of the same choice is told as Pieces.
+        """
+        if self.done or not payloads:
+            return self.done
+        over = payloads[-1] == DONE
+        lines = payloads[:-1] if over else payloads
+        try:
+            chunks = _decode_lines(b"\n".join(lines))
+        except NOT_JSON:
+            chunks = []
+        if len(chunks) != len(lines):
+            # One of them is no chunk, or goes on in the next, or the terminator is among them.
+            self._one_by_one(payloads, into)
+            return self.done
+        run: list[Choice] = []
+        for place, chunk in enumerate(chunks):
+            choice = self._text(chunk)
+            if run and (choice is None or choice.index != run[0].index):
+                self._tell(run, into)
+                run = []
+            if choice is None:
+                self._chunk(chunk, lines[place], into)
+            else:
+                run.append(choice)
+        if run:
+            self._tell(run, into)
+        if over:
+            self._end(into)
         return self.done
 
     def read_whole(self, payload: bytes, into: list[Generated]) -> None:
         """Appends what an answer tells that came as a whole. Choices beyond those asked for are left out."""
-        self._chunk(payload, into, whole=True)
+        self._chunk(_decoded(payload), payload, into, whole=True)
         self._end(into)
 
-    def _chunk(self, payload: bytes, into: list[Generated], *, whole: bool = False) -> None:
-        try:
-            chunk = _decode(payload)
-        except NOT_JSON as error:
-            raise garbled() from error
+    def _one_by_one(self, payloads: Sequence[bytes], into: list[Generated]) -> None:
+        for payload in payloads:
+            if payload == DONE:
+                self._end(into)
+                return
+            self._chunk(_decoded(payload), payload, into)
+
+    def _text(self, chunk: Chunk) -> Choice | None:
+        """Returns the choice of a chunk that is new text, with its ids, and nothing else: as nearly every chunk is."""
+        choices = chunk.choices
+        if not self._plain or choices is None or len(choices) != 1 or chunk.usage or chunk.error is not None:
+            return None
+        choice = choices[0]
+        if choice.finish_reason or choice.prompt_token_ids or chunk.prompt_token_ids:
+            return None
+        delta = choice.delta
+        if delta is not None:
+            if choice.text or delta.reasoning_content or delta.reasoning or delta.tool_calls:
+                return None
+            choice.text = delta.content
+        if not choice.text or choice.index >= len(self._choices) or self._choices[choice.index].finished:
+            return None
+        return choice
+
+    def _tell(self, run: list[Choice], into: list[Generated]) -> None:
+        """Appends the texts of one choice."""
+        state = self._choices[run[0].index]
+        channel = state.last = state.text
+        if len(run) == 1:
+            ids = run[0].token_ids
+            if ids:
+                state.written += len(ids)
+                state.last_id = ids[-1]
+            count = len(ids) if ids else None
+            into.append(Piece(channel=channel, text=run[0].text or "", token_ids=ids or (), token_count=count))
+            return
+        token_ids: list[Sequence[int]] = [choice.token_ids or () for choice in run]
+        state.written += sum(map(len, token_ids))
+        state.last_id = next((ids[-1] for ids in reversed(token_ids) if ids), state.last_id)
+        into.append(Pieces(channel=channel, texts=[choice.text or "" for choice in run], token_ids=token_ids))
+
+    def _chunk(self, chunk: Chunk, payload: bytes, into: list[Generated], *, whole: bool = False) -> None:
         if chunk.error is not None:
             raise in_stream(chunk.error)
         if chunk.usage is not None:
@@ -114,13 +189,6 @@ class Answer:
             into.append(PromptRead(prompt_tokens=len(token_ids), cached_tokens=cached or 0, token_ids=token_ids))
 
     def _choice(self, choice: Choice, state: "_Choice", into: list[Generated]) -> None:
-        ids = choice.token_ids
-        if ids and choice.text and self._plain and not (choice.delta or choice.finish_reason or state.finished):
-            # What nearly every chunk of a completion is.
-            state.last, state.last_id = state.text, ids[-1]
-            state.written += len(ids)
-            into.append(Piece(channel=state.text, text=choice.text, token_ids=ids, token_count=len(ids)))
-            return
         if choice.prompt_token_ids is not None:
             self._prompt(choice.prompt_token_ids, into)
         told: list[Generated] = []
@@ -207,6 +275,13 @@ class Answer:
         self.done = True
 
 
+def _decoded(payload: bytes) -> Chunk:
+    try:
+        return _decode(payload)
+    except NOT_JSON as error:
+        raise garbled() from error
+
+
 class _Choice:
     """How far a choice is: its channels, the one that was written last, and its tokens as far as they are told."""
 
@@ -217,7 +292,7 @@ class _Choice:
         self.text = Channel(index)
         self.reasoning = Channel(index, ChannelKind.REASONING)
         self.last = self.text
-        self.calls: set[Channel] = set()
+        self.calls = _NO_CALLS
         self.written = 0
         self.last_id: int | None = None
         self.finished = False
@@ -234,7 +309,7 @@ class _Choice:
         if channel not in self.calls:
             if function is None or not function.name:
                 raise garbled()
-            self.calls.add(channel)
+            self.calls |= {channel}
             self.last = channel
             told.append(CallHead(channel=channel, id=call.id or "", name=function.name))
         if function is not None and function.arguments:

@@ -41,6 +41,7 @@ class Answer:
             Written(incremental=server.incremental, unknown_character=server.unknown_character)
             for _ in range(submission.n)
         ]
+        self._channels = [Channel(index) for index in range(submission.n)]
         self._prompt: PromptRead | None = None
         self._reasoning: dict[int, int] = {}
 
@@ -68,7 +69,7 @@ class Answer:
                 wanted = self._logprobs
                 into.append(
                     Piece(
-                        channel=Channel(index),
+                        channel=self._channels[index],
                         text=step.text,
                         token_ids=step.token_ids,
                         token_count=step.end - step.first,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tokenwire.domain.errors import EngineError
-from tokenwire.domain.generation import Generated
+from tokenwire.domain.generation import Generated, taken_apart
 from tokenwire.domain.request import Submission
 from tokenwire.engines.failure import aborted
 from tokenwire.engines.openai.answer import Answer
@@ -46,5 +46,5 @@ class ChatAnswer:
                 raise aborted() from error
             raise
         finally:
-            into += self._characters.take(told)
+            into += self._characters.take(taken_apart(told))
         self.done = self._answer.done

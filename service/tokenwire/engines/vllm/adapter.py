@@ -11,6 +11,7 @@ from tokenwire.domain.errors import EngineError, Violation
 from tokenwire.domain.generation import Generated, Job, Tell
 from tokenwire.domain.request import Submission
 from tokenwire.engines.engine import Tokenizer
+from tokenwire.engines.exchange import ReadPayloads
 from tokenwire.engines.failure import cut
 from tokenwire.engines.openai.answer import Answer
 from tokenwire.engines.openai.models import infos, listed_models
@@ -18,7 +19,6 @@ from tokenwire.engines.openai.request import CHAT_PATH
 from tokenwire.engines.remote import RemoteEngine, told
 from tokenwire.engines.status import Load, ModelInfo
 from tokenwire.engines.support import column
-from tokenwire.engines.upstream import ReadPayloads
 from tokenwire.engines.vllm.blame import blamed_field, constraint_refused
 from tokenwire.engines.vllm.logprobs import NamedLogprobs, prompt_logprobs
 from tokenwire.engines.vllm.metrics import load
@@ -94,7 +94,7 @@ class VllmEngine(RemoteEngine):
             submission.n,
             logprobs=None if logprobs is None else logprobs.read,
             stop=submission.stopping.stop,
-            stop_token_ids=frozenset(submission.stopping.stop_token_ids),
+            stop_token_ids=submission.stopping.stop_token_ids,
             max_tokens=submission.stopping.max_tokens,
             context_window=self._window(job.model),
         )

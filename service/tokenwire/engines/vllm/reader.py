@@ -1,6 +1,6 @@
 """An answer of vLLM as domain values, whichever front end it comes from."""
 
-from tokenwire.domain.generation import Generated, Piece
+from tokenwire.domain.generation import Generated, Piece, taken_apart
 from tokenwire.domain.request import Submission
 from tokenwire.engines.openai.answer import Answer
 from tokenwire.engines.vllm.blame import Emptiness
@@ -19,6 +19,8 @@ class Reader:
     Attributes:
         wrote: whether the Rust front end has told of a token.
     """
+
+    __slots__ = ("_answer", "_emptiness", "_unfinished", "wrote")
 
     def __init__(self, answer: Answer, submission: Submission, server: Server) -> None:
         self.wrote = False
@@ -50,7 +52,7 @@ class Reader:
 
     def _mend(self, into: list[Generated]) -> None:
         if self._unfinished is not None:
-            into[:] = self._unfinished.take(into)
+            into[:] = self._unfinished.take(taken_apart(into))
             self.wrote = self.wrote or any(isinstance(item, Piece) for item in into)
 
     def _check(self, into: list[Generated]) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 from tokenwire.domain.cursor import Channel
 from tokenwire.domain.errors import EngineError
 from tokenwire.domain.events import TokenLogprob
-from tokenwire.domain.generation import CallHead, ChoiceDone, Generated, Piece, PromptLogprobs, PromptRead, Totals
+from tokenwire.domain.generation import (
+    CallHead,
+    ChoiceDone,
+    Generated,
+    Piece,
+    PromptLogprobs,
+    PromptRead,
+    Totals,
+    taken_apart,
+)
 from tokenwire.engines.failure import cut
 from tokenwire.engines.framing import EventSplitter
 from tokenwire.engines.openai.answer import Answer
@@ -30,7 +39,7 @@ class Told:
 
     def add(self, batch: Iterable[Generated]) -> None:
         """Takes one read."""
-        for item in batch:
+        for item in taken_apart(list(batch)):
             match item:
                 case Piece():
                     self._piece(item)
