@@ -24,13 +24,17 @@ class MemoryTransport:
         sent: all of it since the last look.
         eof: the server has closed its side.
         aborted: the connection is cut.
+        closed: it is closed as a whole.
         reading: what comes is taken.
+        no_eof: what closing one side alone raises; None: it can be done.
     """
 
     def __init__(self) -> None:
         self.sent = bytearray()
         self.eof = False
         self.aborted = False
+        self.closed = False
+        self.no_eof: Exception | None = None
         self.reading = True
 
     def write(self, data: bytes) -> None:
@@ -40,7 +44,12 @@ class MemoryTransport:
         self.sent += data
 
     def write_eof(self) -> None:
+        if self.no_eof is not None:
+            raise self.no_eof
         self.eof = True
+
+    def close(self) -> None:
+        self.closed = True
 
     def abort(self) -> None:
         self.aborted = True

@@ -360,6 +360,8 @@ async def _nobody_listens(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionError:
+                continue
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()

@@ -51,6 +51,18 @@ async def test_a_client_that_does_not_read_its_socket_stops_its_writers_alone_an
 
 
 @pytest.mark.asyncio
+async def test_what_a_full_socket_holds_is_known_and_becomes_less_when_the_client_reads() -> None:
+    async with attacked() as server, raw_http2(server.port, window=LARGEST_WINDOW) as raw:
+        await wide(raw)
+        stream = await stuck(server, raw, 300, 64 * KIB)
+        (connection,) = server.server._clients.connections
+        await until(lambda: connection._held() > 64 * KIB, "it holds much")
+        raw.read_on()
+        await raw.answered(stream)
+        await until(lambda: connection._held() == 0, "it holds nothing")
+
+
+@pytest.mark.asyncio
 async def test_a_client_that_never_reads_its_socket_again_is_gone_after_the_keepalive() -> None:
     async with (
         attacked(keepalive_seconds=0.1, ping_timeout_seconds=0.1) as server,

@@ -175,7 +175,9 @@ async def test_windows_that_open_before_the_first_write_change_nothing_of_it() -
     client.send(WindowUpdateFrame(1, window_increment=9), WindowUpdateFrame(0, window_increment=9), wide)
     client.answers()
     call.begin_write(b"first", lambda _: None)
-    assert [type(frame) for frame in client.answers()] == [HeadersFrame, DataFrame]
+    first, second = client.answers()
+    assert isinstance(first, HeadersFrame)
+    assert isinstance(second, DataFrame)
     await client.gone()
 
 
@@ -221,6 +223,23 @@ async def test_a_connection_whose_end_the_client_does_not_see_is_cut() -> None:
     client.send(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00")
     assert not client.transport.aborted
     await until(lambda: client.transport.aborted, "it is cut")
+    await client.gone()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("held", "cut"), [(1_000_000, True), (999_999, False)])
+async def test_a_client_that_takes_of_what_the_socket_holds_is_there(
+    monkeypatch: pytest.MonkeyPatch, held: int, cut: bool
+) -> None:
+    client = Client()
+    sizes = iter([1_000_000, held])
+    monkeypatch.setattr(client.connection, "_held", lambda: next(sizes))
+    client.connection.pause_writing()
+    client.connection._heard = False
+    client.connection._check()
+    assert len(_sent(client.answers(), PingFrame)) == 1
+    client.connection._missed()
+    assert client.transport.aborted is cut
     await client.gone()
 
 
@@ -280,3 +299,13 @@ async def test_a_request_that_is_split_anywhere_is_the_same_request() -> None:
         answers = client.answers()
         assert b"".join(frame.data for frame in _sent(answers, DataFrame)) == grpc_message(b"x"), at
         await client.gone()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [OSError(107, "not connected"), NotImplementedError()], ids=["gone", "tls"])
+async def test_a_connection_without_a_half_close_is_closed_as_a_whole(error: Exception) -> None:
+    client = Client()
+    client.transport.no_eof = error
+    client.connection.drain()
+    assert client.transport.closed
+    client.connection.connection_lost(None)
