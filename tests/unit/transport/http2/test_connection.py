@@ -24,7 +24,7 @@ from harness.transports import STREAM, UNARY
 from harness.waiting import until
 from tokenwire.transport.call import Call
 from tokenwire.transport.http2.call import Http2Call
-from tokenwire.transport.http2.connection import IDLE_FRAMES, STEP_BYTES, Connection
+from tokenwire.transport.http2.connection import CALLS_A_TURN, IDLE_FRAMES, STEP_BYTES, Connection
 
 LARGEST_WINDOW = 2**31 - 1
 
@@ -308,4 +308,23 @@ async def test_a_connection_without_a_half_close_is_closed_as_a_whole(error: Exc
     client.transport.no_eof = error
     client.connection.drain()
     assert client.transport.closed
+    client.connection.connection_lost(None)
+
+
+@pytest.mark.asyncio
+async def test_of_many_calls_in_one_segment_few_are_taken_in_by_one_turn_of_the_loop() -> None:
+    client = Client()
+    many = 100
+    # From the second on they are alike, by header compression.
+    client.send(client.request(1))
+    requests = [client.request(2 * number + 3) for number in range(many)]
+    client.send(*requests)
+    taken = len(client.connection._calls) - 1
+    # They are counted after a step.
+    assert 0 < taken <= CALLS_A_TURN + STEP_BYTES // len(requests[-1]) + 1 < many
+    assert not client.transport.reading
+    client.send(client.request(2 * many + 3))
+    assert len(client.connection._calls) == taken + 1, "what comes meanwhile waits behind it"
+    await turns(lambda: len(client.calls) == many + 2)
+    assert client.transport.reading
     client.connection.connection_lost(None)
