@@ -6,7 +6,7 @@ import termios
 from collections import OrderedDict
 from collections.abc import Callable
 from fcntl import ioctl
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
         for stream_id in gone:
             self._left(stream_id)
         for event in events:
-            take = _TAKE.get(type(event))
+            take = self._TAKE.get(type(event))
             if take is not None and not self._closing:
                 take(self, event, gone)
 
@@ -345,13 +345,12 @@ class Connection(asyncio.Protocol):
         held = ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(held, sys.byteorder)
 
-
-_TAKE: Final[dict[type[Event], Callable[[Connection, Any, set[int]], None]]] = {
-    RequestReceived: Connection._request,  # noqa: SLF001 - a table of its own methods
-    DataReceived: Connection._data,  # noqa: SLF001
-    StreamEnded: Connection._ended,  # noqa: SLF001
-    StreamReset: Connection._reset,  # noqa: SLF001
-    WindowUpdated: Connection._window,  # noqa: SLF001
-    RemoteSettingsChanged: Connection._settings,  # noqa: SLF001
-    PingReceived: Connection._ping,  # noqa: SLF001
-}
+    _TAKE: ClassVar[dict[type[Event], Callable[["Connection", Any, set[int]], None]]] = {
+        RequestReceived: _request,
+        DataReceived: _data,
+        StreamEnded: _ended,
+        StreamReset: _reset,
+        WindowUpdated: _window,
+        RemoteSettingsChanged: _settings,
+        PingReceived: _ping,
+    }
