@@ -84,7 +84,8 @@ def test_after_ctrl_c_nothing_runs_and_what_was_measured_is_written(site: Site, 
     finally:
         process.kill()
         process.wait()
-    assert not running_below(tmp_path)
+    # Whoever was killed last may still be on its way out.
+    asyncio.run(until(lambda: not running_below(tmp_path), "nothing runs"))
     assert not list(tmp_path.glob("tokenwire-bench-*"))
     assert msgspec.json.decode((tmp_path / "out" / "results.json").read_bytes(), type=Results).samples == []
 
