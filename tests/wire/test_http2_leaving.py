@@ -180,8 +180,9 @@ async def test_a_drain_takes_nothing_back_of_what_is_on_its_way() -> None:
         stopping = asyncio.ensure_future(server.server.stop(20))
         await until(lambda: connection._closing, "the connection is about to be closed")
         # A socket that is closed already would answer it with a reset.
+        connection._heard = False
         await raw.ping(1)
-        await asyncio.sleep(0.05)
+        await until(lambda: connection._heard, "what the client still sends is read")
         raw.read_on()
         assert (await raw.answered(stream)).get("grpc-status") == "0"
         assert raw.data[stream] == stream_of(count, size)
